@@ -1,0 +1,70 @@
+//! The command line: flags, wording, progress, exit codes. The only module that prints; one file a subcommand.
+//!
+//! stdout is data (a digest, a table, JSON), stderr is words. Exit codes: 0 done, 1 failed, 2 usage, 3 verification or
+//! gate failed; `profile` passes on the command's own code, its own failures are 125, not executable 126, not found 127.
+
+use std::error::Error as StdError;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod output;
+
+/// Profile, convert, verify and benchmark container images for lazy pulling
+#[derive(Debug, Parser)]
+#[command(name = "esgz", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Say nothing but errors
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+/// What a subcommand ends with: the error chain is printed once, then the hint.
+#[derive(Debug)]
+pub struct Failure {
+    /// Process exit code.
+    pub code: u8,
+    /// What went wrong; its source chain is printed with it.
+    pub error: Box<dyn StdError + Send + Sync>,
+    /// What the user can do.
+    pub hint: Option<String>,
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { code: 1, error: Box::new(error), hint: None }
+    }
+}
+
+impl Failure {
+    /// A failure in words alone.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, error: message.into().into(), hint: None }
+    }
+
+    /// Adds a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Parses the command line, runs the subcommand and gives the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = output::Output::new(cli.quiet);
+    let result: Result<u8, Failure> = match cli.command {};
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            out.failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}

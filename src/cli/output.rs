@@ -1,0 +1,144 @@
+//! The only place that writes to stdout and stderr.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the printer")]
+
+use std::fmt::Display;
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::Failure;
+use crate::progress::Progress;
+
+/// Prints for one command.
+#[derive(Clone)]
+pub struct Output {
+    quiet: bool,
+    bars: Option<MultiProgress>,
+}
+
+impl Output {
+    /// Bars on a terminal, plain lines elsewhere, nothing but errors with `quiet`.
+    pub fn new(quiet: bool) -> Self {
+        let bars = (!quiet && std::io::stderr().is_terminal()).then(MultiProgress::new);
+        Self { quiet, bars }
+    }
+
+    /// Data, to stdout. A closed pipe is the reader's choice, not an error.
+    pub fn data(&self, text: impl Display) {
+        let mut out = std::io::stdout().lock();
+        let _closed = writeln!(out, "{text}");
+    }
+
+    /// Words, to stderr.
+    pub fn say(&self, text: impl Display) {
+        if !self.quiet {
+            self.line(&text);
+        }
+    }
+
+    fn line(&self, text: &dyn Display) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// An error chain and its hint, to stderr.
+    pub fn failure(&self, failure: &Failure) {
+        let mut text = format!("esgz: {}", failure.error);
+        let mut source = failure.error.source();
+        while let Some(e) = source {
+            text.push_str(&format!(": {e}"));
+            source = e.source();
+        }
+        self.line(&text);
+        if let Some(hint) = &failure.hint {
+            self.line(&format!("hint: {hint}"));
+        }
+    }
+
+    /// A progress sink.
+    pub fn progress(&self) -> Arc<dyn Progress> {
+        Arc::new(Tasks { out: self.clone(), next: AtomicU64::new(1), open: Mutex::default() })
+    }
+}
+
+struct Tasks {
+    out: Output,
+    next: AtomicU64,
+    open: Mutex<Vec<Task>>,
+}
+
+struct Task {
+    id: u64,
+    name: String,
+    total: u64,
+    at: u64,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    said: Instant,
+}
+
+/// In CI a line a task every so often tells that it is alive without filling the log.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Tasks {
+    fn with(&self, id: u64, f: impl FnOnce(&mut Vec<Task>, usize)) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(i) = open.iter().position(|t| t.id == id) {
+            f(&mut open, i);
+        }
+    }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
+}
+
+impl Progress for Tasks {
+    fn start(&self, name: &str, total: u64) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let bar = self.out.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new(total));
+            let style = ProgressStyle::with_template("{msg:32!} {bar:24} {bytes:>10}/{total_bytes:<10} {binary_bytes_per_sec:>12}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_message(name.to_owned());
+            bar
+        });
+        let now = Instant::now();
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(Task { id, name: name.into(), total, at: 0, bar, started: now, said: now });
+        id
+    }
+
+    fn advance(&self, task: u64, delta: u64) {
+        self.with(task, |open, i| {
+            let t = &mut open[i];
+            t.at += delta;
+            match &t.bar {
+                Some(bar) => bar.inc(delta),
+                None if t.said.elapsed() >= LINE_EVERY => {
+                    t.said = Instant::now();
+                    self.out.say(format_args!("{}: {} of {}", t.name, megabytes(t.at), megabytes(t.total)));
+                }
+                None => {}
+            }
+        });
+    }
+
+    fn done(&self, task: u64) {
+        self.with(task, |open, i| {
+            let t = open.remove(i);
+            match t.bar {
+                Some(bar) => bar.finish_and_clear(),
+                None => self.out.say(format_args!("{}: {} in {:.1} s", t.name, megabytes(t.at), t.started.elapsed().as_secs_f64())),
+            }
+        });
+    }
+
+    fn warn(&self, message: &str) {
+        self.out.say(format_args!("warning: {message}"));
+    }
+}

@@ -1,0 +1,98 @@
+//! OCI values: references, descriptors, manifests and configs, and patching their JSON without losing a field.
+//!
+//! Typed reading goes through `oci-spec`; what is written is always the original JSON value with the fields in question
+//! replaced, because a round trip through the types drops unknown ones. Bytes at rest and HTTP are not known here.
+//! Spec: <https://github.com/opencontainers/image-spec>, v1.1.
+
+pub mod manifest;
+pub mod reference;
+
+pub use manifest::{Config, Descriptor, Image, Manifest};
+pub use reference::Reference;
+
+/// Media types and annotation keys, spelled once.
+pub mod names {
+    /// OCI image manifest.
+    pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+    /// OCI image index.
+    pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+    /// OCI image config.
+    pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// Uncompressed layer.
+    pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
+    /// Gzip layer; eStargz is one.
+    pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// Zstandard layer.
+    pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// Docker image manifest, schema 2.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// Docker manifest list.
+    pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// Docker manifest, schema 1: refused everywhere.
+    pub const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+    /// Docker manifest, schema 1, signed: refused everywhere.
+    pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
+    /// Docker image config.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// Docker gzip layer.
+    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    /// Docker zstd layer, as some builders write it.
+    pub const DOCKER_LAYER_ZSTD: &str = "application/vnd.docker.image.rootfs.diff.tar.zstd";
+    /// Docker uncompressed layer.
+    pub const DOCKER_LAYER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
+
+    /// Layer annotation: digest of the TOC JSON. The snapshotter mounts nothing without it.
+    pub const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
+    /// Layer annotation: bytes of the whole decompressed stream, read by CRI-O and Podman.
+    pub const UNCOMPRESSED_SIZE: &str = "io.containers.estargz.uncompressed-size";
+    /// Layer annotation of ours: `estargz` or `hot`.
+    pub const LAYER_KIND: &str = "dev.esgz.layer.kind";
+    /// Layer annotation of ours: digest of the layer it was made from.
+    pub const LAYER_SOURCE: &str = "dev.esgz.layer.source";
+    /// Manifest annotation of ours: encoder name, version and options that decide the bytes.
+    pub const ENCODER: &str = "dev.esgz.encoder";
+    /// Manifest annotation of ours: the layout chosen.
+    pub const LAYOUT: &str = "dev.esgz.layout";
+    /// Manifest annotation of ours: manifest digest of the image that was converted.
+    pub const SOURCE: &str = "dev.esgz.source.digest";
+}
+
+/// Why JSON from a store is not the image value it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The text is not a reference.
+    #[error("invalid image reference {found:?}: {why}")]
+    Reference {
+        /// What was given.
+        found: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// JSON that does not parse, or not into the type.
+    #[error("{what} is not valid JSON of its kind")]
+    Json {
+        /// Which object.
+        what: String,
+        /// The parser's complaint.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A field is missing or has the wrong value.
+    #[error("{what}: {why}")]
+    Value {
+        /// Which object.
+        what: String,
+        /// Expected and found.
+        why: String,
+    },
+    /// A media type that is not handled.
+    #[error("{what} has media type {found:?}: expected {expected}")]
+    MediaType {
+        /// Which object.
+        what: String,
+        /// The media type as found.
+        found: String,
+        /// What is handled.
+        expected: &'static str,
+    },
+}

@@ -1,0 +1,5 @@
+//! The `esgz` command.
+
+fn main() -> std::process::ExitCode {
+    esgz::cli::main()
+}

@@ -1,0 +1,126 @@
+//! Reading and writing the profile file, with every bound checked.
+
+use super::{Profile, SCHEMA};
+
+/// Profiles above this size are refused: a whole vLLM start is a few MB of JSON.
+pub const MAX_BYTES: u64 = 256 << 20;
+
+/// Why bytes are not a usable profile.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not JSON, or not of this shape.
+    #[error("not a profile of schema {SCHEMA:?}")]
+    Json(#[source] serde_json::Error),
+    /// Another schema.
+    #[error("profile has schema {found:?}: expected {SCHEMA:?}")]
+    Schema {
+        /// The schema as found.
+        found: String,
+    },
+    /// A value that cannot be.
+    #[error("profile entry {path:?}: {why}")]
+    Entry {
+        /// The file's path.
+        path: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+/// Parses and checks a profile.
+pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(Error::Json)?;
+    let found = value.get("schema").and_then(|s| s.as_str()).unwrap_or_default();
+    if found != SCHEMA {
+        return Err(Error::Schema { found: found.chars().take(100).collect() });
+    }
+    let profile: Profile = serde_json::from_value(value).map_err(Error::Json)?;
+    for file in &profile.files {
+        let fail = |why| Error::Entry { path: file.path.clone(), why };
+        if !file.path.starts_with('/') || file.path.split('/').skip(1).any(|c| matches!(c, "" | "." | "..")) {
+            return Err(fail("path is not absolute and clean"));
+        }
+        let mut end = None;
+        for r in &file.ranges {
+            let stop = r.0.checked_add(r.1).filter(|&e| e <= file.size).ok_or_else(|| fail("a range ends behind the file"))?;
+            if r.1 == 0 || end.is_some_and(|e| r.0 <= e) {
+                return Err(fail("ranges are empty, overlapping or out of order"));
+            }
+            end = Some(stop);
+        }
+    }
+    Ok(profile)
+}
+
+/// Serialises a profile: one file a line, so that two profiles can be compared with ordinary tools.
+pub fn write(profile: &Profile) -> Vec<u8> {
+    let line = |v: &dyn Fn() -> serde_json::Result<String>| v().unwrap_or_default();
+    let mut out = format!("{{\"schema\":{SCHEMA:?},\n\"header\":{},\n\"files\":[", line(&|| serde_json::to_string(&profile.header)));
+    let mut list = |items: Vec<String>| {
+        for (i, item) in items.iter().enumerate() {
+            out.push_str(if i == 0 { "\n" } else { ",\n" });
+            out.push_str(item);
+        }
+    };
+    list(profile.files.iter().map(|f| line(&|| serde_json::to_string(f))).collect());
+    let mut out = out + "],\n\"writes\":[";
+    let mut list = |items: Vec<String>| {
+        for (i, item) in items.iter().enumerate() {
+            out.push_str(if i == 0 { "\n" } else { ",\n" });
+            out.push_str(item);
+        }
+    };
+    list(profile.writes.iter().map(|f| line(&|| serde_json::to_string(f))).collect());
+    out.push_str("]}\n");
+    out.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::*;
+    use super::*;
+
+    fn sample() -> Profile {
+        Profile {
+            schema: SCHEMA.into(),
+            header: Header { platform: "linux/amd64".into(), ..Header::default() },
+            files: vec![File {
+                path: "/a".into(),
+                origin: Origin::Image,
+                size: 10_000,
+                digest: None,
+                first_touch_ms: 1,
+                kinds: vec![Kind::Read],
+                ranges: vec![Range(0, 4096, 1), Range(8192, 1808, 2)],
+            }],
+            writes: vec![],
+        }
+    }
+
+    #[test]
+    fn a_profile_reads_back_as_it_was_written() {
+        assert_eq!(read(&write(&sample())).expect("own output"), sample());
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_path() {
+        let breakers: [fn(&mut Profile); 5] = [
+            |p| p.files[0].path = "a".into(),
+            |p| p.files[0].path = "/a/../b".into(),
+            |p| p.files[0].ranges[1].1 = 1809,
+            |p| p.files[0].ranges[1].0 = 4096,
+            |p| p.files[0].ranges[0] = Range(u64::MAX, 2, 0),
+        ];
+        for (i, f) in breakers.iter().enumerate() {
+            let mut p = sample();
+            f(&mut p);
+            assert!(matches!(read(&write(&p)), Err(Error::Entry { .. })), "case {i}");
+        }
+    }
+
+    #[test]
+    fn another_schema_is_named() {
+        let e = read(br#"{"schema":"x/v9"}"#).expect_err("other schema");
+        assert_eq!(e.to_string(), r#"profile has schema "x/v9": expected "esgz.profile/v1""#);
+    }
+}

@@ -1,0 +1,164 @@
+//! The profile file, schema `esgz.profile/v1`: what a container read and wrote from its start to a ready condition, down to
+//! byte ranges. Pure: who recorded it and what is done with it are not known here.
+//!
+//! Files are keyed by path and content, never by layer index or manifest digest, so that a profile survives a rebuild.
+//! Times are milliseconds since the command was started.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+mod file;
+pub use file::{Error, read, write};
+
+/// The schema name that the file carries.
+pub const SCHEMA: &str = "esgz.profile/v1";
+
+/// A whole profile.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// Always [`SCHEMA`].
+    pub schema: String,
+    /// What was recorded, where and how.
+    pub header: Header,
+    /// Files that were touched, in the order of their first touch.
+    pub files: Vec<File>,
+    /// What start-up wrote, by path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<Write>,
+}
+
+/// What was recorded, where and how. Environment values are never recorded; arguments that look like secrets are redacted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Image reference, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Manifest digest, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<Digest>,
+    /// Config digest, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_digest: Option<Digest>,
+    /// `os/arch`.
+    pub platform: String,
+    /// The command and its arguments, redacted.
+    pub command: Vec<String>,
+    /// Kernel, GPU, driver, file system of the root: whatever explains the figures.
+    #[serde(default)]
+    pub host: BTreeMap<String, String>,
+    /// Which recorder ran and what it is known to add.
+    pub recorder: Recorder,
+    /// Start, RFC 3339 UTC.
+    pub started_at: String,
+    /// What ended the recording.
+    pub until: String,
+    /// Named points in time, ms since the start, in order.
+    #[serde(default)]
+    pub phases: Vec<Phase>,
+    /// Raw events seen.
+    pub events: u64,
+    /// Events the kernel dropped: above zero the profile is incomplete and says so.
+    pub lost_events: u64,
+    /// Events of files that could not be mapped to a path, by device.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unmapped: BTreeMap<String, u64>,
+}
+
+/// Which recorder ran and what it is known to add.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recorder {
+    /// `filemap` (exact) or `page-cache` (cache misses with their read-ahead).
+    pub name: String,
+    /// esgz version.
+    pub version: String,
+    /// In words: what it over-reports, and why.
+    pub inflation: String,
+}
+
+/// A named point in time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Name, such as `ready` or `first-chat`.
+    pub name: String,
+    /// Milliseconds since the start.
+    pub at_ms: u64,
+}
+
+/// Where a file came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// A file of the image.
+    Image,
+    /// A mounted volume.
+    Volume,
+    /// Injected by the runtime, such as a GPU driver's libraries.
+    Driver,
+}
+
+/// How a file was touched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Executed.
+    Exec,
+    /// Opened.
+    Open,
+    /// Read through a system call.
+    Read,
+    /// Read through a mapping.
+    Mmap,
+    /// Only its metadata was read.
+    Stat,
+}
+
+/// A touched file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct File {
+    /// Absolute path inside the container, cleaned (`/usr/bin/python3.11`). Bytes that are not UTF-8 cannot be carried; the
+    /// recorder counts such files as unmapped.
+    pub path: String,
+    /// Where it came from.
+    pub origin: Origin,
+    /// Size in bytes.
+    pub size: u64,
+    /// Digest of its content, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// First touch, ms since the start.
+    pub first_touch_ms: u64,
+    /// How it was touched, sorted.
+    pub kinds: Vec<Kind>,
+    /// Touched ranges: ascending, disjoint, not adjacent, aligned outwards to 4 KiB and cut at the size.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Range>,
+}
+
+impl File {
+    /// Bytes in the touched ranges.
+    pub fn touched_bytes(&self) -> u64 {
+        self.ranges.iter().map(|r| r.1).fold(0, u64::saturating_add)
+    }
+}
+
+/// `[offset, length, first_touch_ms]`, bytes and milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Range(pub u64, pub u64, pub u64);
+
+/// A file that start-up wrote.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Write {
+    /// Absolute path inside the container.
+    pub path: String,
+    /// Size in bytes at the end of the recording.
+    pub size: u64,
+    /// Permission bits, octal.
+    pub mode: String,
+    /// `new` or `changed` (a file of the image that was modified).
+    pub change: String,
+    /// `bytecode`, `cache`, `log`, `temporary` or `other`.
+    pub class: String,
+}
