@@ -8,6 +8,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::image::Reference;
+use crate::store;
+
+mod convert;
 pub mod output;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling
@@ -22,7 +26,9 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Convert(convert::Args),
+}
 
 /// What a subcommand ends with: the error chain is printed once, then the hint.
 #[derive(Debug)]
@@ -59,7 +65,9 @@ impl Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = output::Output::new(cli.quiet);
-    let result: Result<u8, Failure> = match cli.command {};
+    let result: Result<u8, Failure> = match &cli.command {
+        Command::Convert(args) => convert::run(args, &out),
+    };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -67,4 +75,14 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// An error with all its causes on one line.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    std::iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// A store that cannot be opened, with what to do about it.
+fn store_failure(error: store::Error, reference: &Reference) -> Failure {
+    Failure::new(1, format!("{reference}: {}", chain(&error)))
 }

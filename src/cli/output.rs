@@ -1,5 +1,5 @@
 //! The only place that writes to stdout and stderr.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the printer")]
+#![expect(clippy::print_stderr, reason = "this is the printer")]
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
@@ -32,6 +32,14 @@ impl Output {
         let _closed = writeln!(out, "{text}");
     }
 
+    /// Data as indented JSON, to stdout.
+    pub fn json(&self, value: &impl serde::Serialize) {
+        match serde_json::to_string_pretty(value) {
+            Ok(text) => self.data(text),
+            Err(e) => self.line(&format_args!("esgz: cannot write JSON: {e}")),
+        }
+    }
+
     /// Words, to stderr.
     pub fn say(&self, text: impl Display) {
         if !self.quiet {
@@ -48,15 +56,9 @@ impl Output {
 
     /// An error chain and its hint, to stderr.
     pub fn failure(&self, failure: &Failure) {
-        let mut text = format!("esgz: {}", failure.error);
-        let mut source = failure.error.source();
-        while let Some(e) = source {
-            text.push_str(&format!(": {e}"));
-            source = e.source();
-        }
-        self.line(&text);
+        self.line(&format_args!("esgz: {}", super::chain(&*failure.error)));
         if let Some(hint) = &failure.hint {
-            self.line(&format!("hint: {hint}"));
+            self.line(&format_args!("hint: {hint}"));
         }
     }
 
@@ -103,13 +105,23 @@ impl Progress for Tasks {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let bar = self.out.bars.as_ref().map(|bars| {
             let bar = bars.add(ProgressBar::new(total));
-            let style = ProgressStyle::with_template("{msg:32!} {bar:24} {bytes:>10}/{total_bytes:<10} {binary_bytes_per_sec:>12}");
+            let style = ProgressStyle::with_template(
+                "{msg:32!} {bar:24} {bytes:>10}/{total_bytes:<10} {binary_bytes_per_sec:>12}",
+            );
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_message(name.to_owned());
             bar
         });
         let now = Instant::now();
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(Task { id, name: name.into(), total, at: 0, bar, started: now, said: now });
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(Task {
+            id,
+            name: name.into(),
+            total,
+            at: 0,
+            bar,
+            started: now,
+            said: now,
+        });
         id
     }
 
@@ -133,7 +145,12 @@ impl Progress for Tasks {
             let t = open.remove(i);
             match t.bar {
                 Some(bar) => bar.finish_and_clear(),
-                None => self.out.say(format_args!("{}: {} in {:.1} s", t.name, megabytes(t.at), t.started.elapsed().as_secs_f64())),
+                None => self.out.say(format_args!(
+                    "{}: {} in {:.1} s",
+                    t.name,
+                    megabytes(t.at),
+                    t.started.elapsed().as_secs_f64()
+                )),
             }
         });
     }

@@ -37,7 +37,11 @@ impl Descriptor {
     pub fn from_json(value: &Value, what: &str) -> Result<Self, Error> {
         let typed: oci_spec::image::Descriptor =
             serde_json::from_value(value.clone()).map_err(|source| Error::Json { what: what.into(), source })?;
-        let digest = typed.digest().to_string().parse().map_err(|e: crate::digest::Error| Error::Value { what: what.into(), why: e.to_string() })?;
+        let digest = typed
+            .digest()
+            .to_string()
+            .parse()
+            .map_err(|e: crate::digest::Error| Error::Value { what: what.into(), why: e.to_string() })?;
         let mut annotations: Vec<_> = typed.annotations().clone().unwrap_or_default().into_iter().collect();
         annotations.sort();
         Ok(Self { media_type: typed.media_type().to_string(), digest, size: typed.size(), annotations })
@@ -73,22 +77,37 @@ pub struct Manifest {
 impl Manifest {
     /// Parses manifest bytes; `what` names the image in errors. An index or schema 1 manifest is an error here.
     pub fn parse(bytes: &[u8], what: &str) -> Result<Self, Error> {
-        let raw: Value = serde_json::from_slice(bytes).map_err(|source| Error::Json { what: format!("manifest of {what}"), source })?;
+        let raw: Value = serde_json::from_slice(bytes)
+            .map_err(|source| Error::Json { what: format!("manifest of {what}"), source })?;
         let what = format!("manifest of {what}");
         let version = raw.get("schemaVersion").and_then(Value::as_u64);
         let media_type = raw.get("mediaType").and_then(Value::as_str).unwrap_or(names::MANIFEST).to_owned();
         if version == Some(1) || media_type == names::DOCKER_SCHEMA1 || media_type == names::DOCKER_SCHEMA1_SIGNED {
-            return Err(Error::MediaType { what, found: names::DOCKER_SCHEMA1.into(), expected: "an OCI or Docker schema 2 manifest (schema 1 carries no layer types or diffIDs; re-push the image with a current tool)" });
+            return Err(Error::MediaType {
+                what,
+                found: names::DOCKER_SCHEMA1.into(),
+                expected: "an OCI or Docker schema 2 manifest (schema 1 carries no layer types or diffIDs; re-push the image with a current tool)",
+            });
         }
         if media_type != names::MANIFEST && media_type != names::DOCKER_MANIFEST {
-            return Err(Error::MediaType { what, found: media_type, expected: "an OCI or Docker schema 2 image manifest" });
+            return Err(Error::MediaType {
+                what,
+                found: media_type,
+                expected: "an OCI or Docker schema 2 image manifest",
+            });
         }
         if version != Some(2) {
-            return Err(Error::Value { what, why: format!("schemaVersion is {}: expected 2", raw.get("schemaVersion").unwrap_or(&Value::Null)) });
+            return Err(Error::Value {
+                what,
+                why: format!("schemaVersion is {}: expected 2", raw.get("schemaVersion").unwrap_or(&Value::Null)),
+            });
         }
         let config = raw.get("config").ok_or_else(|| Error::Value { what: what.clone(), why: "no config".into() })?;
         let config = Descriptor::from_json(config, &format!("config descriptor in the {what}"))?;
-        let layers = raw.get("layers").and_then(Value::as_array).ok_or_else(|| Error::Value { what: what.clone(), why: "no list of layers".into() })?;
+        let layers = raw
+            .get("layers")
+            .and_then(Value::as_array)
+            .ok_or_else(|| Error::Value { what: what.clone(), why: "no list of layers".into() })?;
         let layers = layers
             .iter()
             .enumerate()
@@ -118,7 +137,9 @@ impl Config {
             .rootfs()
             .diff_ids()
             .iter()
-            .map(|d| d.parse().map_err(|e: crate::digest::Error| Error::Value { what: what.clone(), why: e.to_string() }))
+            .map(|d| {
+                d.parse().map_err(|e: crate::digest::Error| Error::Value { what: what.clone(), why: e.to_string() })
+            })
             .collect::<Result<_, _>>()?;
         Ok(Self { raw, diff_ids })
     }
@@ -152,7 +173,11 @@ impl Image {
         if manifest.layers.len() != config.diff_ids.len() {
             return Err(Error::Value {
                 what: what.into(),
-                why: format!("the manifest lists {} layers and the config {} diffIDs", manifest.layers.len(), config.diff_ids.len()),
+                why: format!(
+                    "the manifest lists {} layers and the config {} diffIDs",
+                    manifest.layers.len(),
+                    config.diff_ids.len()
+                ),
             });
         }
         Ok(Self { descriptor, manifest, config })

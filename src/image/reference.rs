@@ -80,7 +80,9 @@ impl FromStr for Reference {
         };
         let (host, path) = name.split_once('/').ok_or_else(|| fail("expected host/repository:tag or oci:DIR:TAG"))?;
         if !(host.contains('.') || host.contains(':') || host == "localhost") {
-            return Err(fail("no registry host in front of the repository (for Docker Hub write docker.io/library/NAME)"));
+            return Err(fail(
+                "no registry host in front of the repository (for Docker Hub write docker.io/library/NAME)",
+            ));
         }
         if !host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-:[]".contains(&c)) {
             return Err(fail("the registry host has characters that no host has"));
@@ -165,7 +167,20 @@ mod tests {
 
     #[test]
     fn wrong_references_say_why() {
-        for s in ["", "oci:", "vllm", "vllm/vllm-openai:v1", "https://h.io/a", "h.io/A", "h.io/a:", "h.io/a@sha256:0", "docker://h.io/a", "oci:x:", "h.io/../a", "h.io//a"] {
+        for s in [
+            "",
+            "oci:",
+            "vllm",
+            "vllm/vllm-openai:v1",
+            "https://h.io/a",
+            "h.io/A",
+            "h.io/a:",
+            "h.io/a@sha256:0",
+            "docker://h.io/a",
+            "oci:x:",
+            "h.io/../a",
+            "h.io//a",
+        ] {
             assert!(s.parse::<Reference>().is_err(), "{s}");
         }
     }

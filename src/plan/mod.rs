@@ -1,1 +1,155 @@
-//! Placeholder.
+//! From profiles and the entries of an image's layers to a plan: which entries stand in front of the landmark, which go
+//! into the hot layer. A plan is plain data; `convert` only carries it out.
+
+mod hot;
+mod order;
+
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::digest::Digest;
+use crate::estargz::landmark;
+use crate::profile::{Origin, Profile};
+use crate::tar::{At, Entry, Kind, Merged};
+
+pub use order::{Order, order};
+
+/// How a converted image is laid out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// No profile: every layer in its own order, nothing prefetched.
+    Plain,
+    /// Profiled files in front of the landmark of the layer that provides them.
+    Landmark,
+    /// Copies of small or densely read files in one topmost, ordinary layer; nothing prefetched below.
+    Hot,
+}
+
+impl FromStr for Layout {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "plain" => Ok(Self::Plain),
+            "landmark" => Ok(Self::Landmark),
+            "hot" => Ok(Self::Hot),
+            _ => Err(format!("unknown layout {s:?}: expected plain, landmark or hot")),
+        }
+    }
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Plain => "plain",
+            Self::Landmark => "landmark",
+            Self::Hot => "hot",
+        })
+    }
+}
+
+/// What is known of a layer's content.
+#[derive(Debug, Default)]
+pub struct LayerIndex {
+    /// Entries in the order of the source layer.
+    pub entries: Vec<Entry>,
+    /// Digest of each file's content, `None` for what has none.
+    pub digests: Vec<Option<Digest>>,
+}
+
+/// How well the profiles fit the image.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Match {
+    /// Touched bytes of image files in the profiles.
+    pub profiled_bytes: u64,
+    /// Of these, in files whose path is there with the recorded content, or with the recorded size where no digest is.
+    pub matched_bytes: u64,
+    /// Files matched so.
+    pub matched_files: u64,
+    /// Files whose path is there with other content: used all the same.
+    pub changed_files: u64,
+    /// Files that are not there.
+    pub missing_files: u64,
+}
+
+impl Match {
+    /// Whether this is a profile of another image: less than half of the profiled bytes matched.
+    pub fn is_foreign(&self) -> bool {
+        self.matched_bytes < self.profiled_bytes.div_ceil(2) || self.matched_files == 0
+    }
+}
+
+/// The plan.
+#[derive(Debug)]
+pub struct Plan {
+    /// The layout.
+    pub layout: Layout,
+    /// For each layer the positions of its prioritized entries in first-touch order.
+    pub prioritized: Vec<Vec<usize>>,
+    /// Entries of the hot layer in their order, parents and hard-link targets first.
+    pub hot: Vec<At>,
+    /// How well the profiles fit.
+    pub fit: Match,
+}
+
+/// Makes the plan of an image. `layers` lowest first.
+pub fn plan(layout: Layout, layers: &[LayerIndex], profile: Option<&Profile>) -> Plan {
+    let mut plan = Plan { layout, prioritized: vec![Vec::new(); layers.len()], hot: Vec::new(), fit: Match::default() };
+    let Some(profile) = profile else { return plan };
+    let merged = Merged::of(layers.iter().map(|l| l.entries.as_slice()), landmark::is_ours);
+    let entry = |at: At| &layers[at.layer].entries[at.index];
+    // Files in first-touch order with the entry that holds their content.
+    let mut found = Vec::new();
+    let mut files: Vec<_> = profile.files.iter().filter(|f| f.origin == Origin::Image).collect();
+    files.sort_by(|a, b| (a.first_touch_ms, &a.path).cmp(&(b.first_touch_ms, &b.path)));
+    for file in files {
+        plan.fit.profiled_bytes += file.touched_bytes();
+        let path = file.path.trim_start_matches('/');
+        let content = merged.get(path).and_then(|at| content_of(layers, at));
+        let Some(content) = content else {
+            plan.fit.missing_files += 1;
+            continue;
+        };
+        let digest = layers[content.layer].digests[content.index];
+        let same = match (file.digest, digest) {
+            (Some(a), Some(b)) => a == b,
+            _ => file.size == entry(content).size,
+        };
+        if same {
+            plan.fit.matched_files += 1;
+            plan.fit.matched_bytes += file.touched_bytes();
+        } else {
+            plan.fit.changed_files += 1;
+        }
+        found.push((file, content));
+    }
+    match layout {
+        Layout::Plain => {}
+        Layout::Landmark => {
+            for (file, content) in found {
+                let at = merged.get(file.path.trim_start_matches('/')).unwrap_or(content);
+                plan.prioritized[at.layer].push(at.index);
+            }
+        }
+        Layout::Hot => plan.hot = hot::entries(layers, &merged, &found),
+    }
+    plan
+}
+
+/// The entry that holds the content of a file: itself, or the target of a hard link.
+fn content_of(layers: &[LayerIndex], at: At) -> Option<At> {
+    let entries = &layers[at.layer].entries;
+    let mut index = at.index;
+    // A chain of links is legal; a cycle is not, and ends here.
+    for _ in 0..=entries.len() {
+        let e = &entries[index];
+        match e.kind {
+            Kind::File => return Some(At { layer: at.layer, index }),
+            Kind::Hardlink => index = entries.iter().rposition(|t| t.path == e.link)?,
+            _ => return None,
+        }
+    }
+    None
+}

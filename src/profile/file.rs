@@ -42,7 +42,8 @@ pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
         }
         let mut end = None;
         for r in &file.ranges {
-            let stop = r.0.checked_add(r.1).filter(|&e| e <= file.size).ok_or_else(|| fail("a range ends behind the file"))?;
+            let stop =
+                r.0.checked_add(r.1).filter(|&e| e <= file.size).ok_or_else(|| fail("a range ends behind the file"))?;
             if r.1 == 0 || end.is_some_and(|e| r.0 <= e) {
                 return Err(fail("ranges are empty, overlapping or out of order"));
             }
@@ -54,25 +55,16 @@ pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
 
 /// Serialises a profile: one file a line, so that two profiles can be compared with ordinary tools.
 pub fn write(profile: &Profile) -> Vec<u8> {
-    let line = |v: &dyn Fn() -> serde_json::Result<String>| v().unwrap_or_default();
-    let mut out = format!("{{\"schema\":{SCHEMA:?},\n\"header\":{},\n\"files\":[", line(&|| serde_json::to_string(&profile.header)));
-    let mut list = |items: Vec<String>| {
-        for (i, item) in items.iter().enumerate() {
-            out.push_str(if i == 0 { "\n" } else { ",\n" });
-            out.push_str(item);
-        }
-    };
-    list(profile.files.iter().map(|f| line(&|| serde_json::to_string(f))).collect());
-    let mut out = out + "],\n\"writes\":[";
-    let mut list = |items: Vec<String>| {
-        for (i, item) in items.iter().enumerate() {
-            out.push_str(if i == 0 { "\n" } else { ",\n" });
-            out.push_str(item);
-        }
-    };
-    list(profile.writes.iter().map(|f| line(&|| serde_json::to_string(f))).collect());
-    out.push_str("]}\n");
-    out.into_bytes()
+    let header = serde_json::to_string(&profile.header).unwrap_or_default();
+    let files = lines(&profile.files);
+    let writes = lines(&profile.writes);
+    format!("{{\"schema\":{SCHEMA:?},\n\"header\":{header},\n\"files\":[{files}],\n\"writes\":[{writes}]}}\n")
+        .into_bytes()
+}
+
+fn lines(items: &[impl serde::Serialize]) -> String {
+    // These types hold nothing that JSON cannot: strings, numbers, lists.
+    items.iter().map(|i| format!("\n{}", serde_json::to_string(i).unwrap_or_default())).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

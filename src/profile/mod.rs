@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::digest::Digest;
 
 mod file;
-pub use file::{Error, read, write};
+mod merge;
+pub use file::{Error, MAX_BYTES, read, write};
+pub use merge::union;
 
 /// The schema name that the file carries.
 pub const SCHEMA: &str = "esgz.profile/v1";

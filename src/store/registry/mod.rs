@@ -7,15 +7,29 @@ use std::io::Read;
 pub struct Registry;
 impl Registry {
     /// Placeholder.
-    pub fn open(_r: &crate::image::reference::RegistryReference, _write: bool) -> Result<Self, Error> { Err(Error) }
+    pub fn open(_r: &crate::image::reference::RegistryReference, _write: bool) -> Result<Self, Error> {
+        Err(Error)
+    }
 }
 impl Blobs for Registry {
-    fn open(&self, _: &Descriptor) -> Result<Box<dyn Read + Send>, Error> { Err(Error) }
-    fn open_at(&self, _: &Descriptor) -> Result<Box<dyn ReadAt>, Error> { Err(Error) }
-    fn has(&self, _: &Digest) -> Result<bool, Error> { Err(Error) }
-    fn put(&self, _: &Descriptor, _: &dyn ReadAt) -> Result<(), Error> { Err(Error) }
+    fn open(&self, _: &Descriptor) -> Result<Box<dyn Read + Send>, Error> {
+        Err(Error)
+    }
+    fn open_at(&self, _: &Descriptor) -> Result<Box<dyn ReadAt>, Error> {
+        Err(Error)
+    }
+    fn has(&self, _: &Digest) -> Result<bool, Error> {
+        Err(Error)
+    }
+    fn put(&self, _: &Descriptor, _: &dyn ReadAt) -> Result<(), Error> {
+        Err(Error)
+    }
 }
 impl Images for Registry {
-    fn image(&self, _: &str) -> Result<Image, Error> { Err(Error) }
-    fn put_manifest(&self, _: &str, _: &[u8]) -> Result<Digest, Error> { Err(Error) }
+    fn image(&self, _: &str) -> Result<Image, Error> {
+        Err(Error)
+    }
+    fn put_manifest(&self, _: &str, _: &[u8]) -> Result<Digest, Error> {
+        Err(Error)
+    }
 }

@@ -1,0 +1,153 @@
+//! `esgz convert`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::Failure;
+use super::output::Output;
+use crate::convert::{self, Options};
+use crate::estargz::{CHUNK_SIZE, Level};
+use crate::image::Reference;
+use crate::plan::Layout;
+use crate::profile::{self, Profile};
+use crate::store;
+
+/// Largest chunk offered: the snapshotter decompresses and holds a whole chunk for every read that misses.
+const MAX_CHUNK_SIZE: u64 = 64 << 20;
+
+/// Rewrite every layer of an image into eStargz and push it
+///
+/// SRC and DST are registry references (host/repository:tag) or OCI layout folders (oci:DIR[:TAG]). Prints the digest of
+/// the new manifest.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Image to convert
+    src: Reference,
+    /// Where the converted image goes; tagged only when everything is there
+    dst: Reference,
+    /// Profile that decides the layout; may be given several times, the runs are merged
+    #[arg(long = "profile", value_name = "FILE")]
+    profiles: Vec<PathBuf>,
+    /// plain, landmark (profiled files in front of the landmark), hot (copies of small and densely read files in a topmost
+    /// ordinary layer), or auto: hot with a profile, plain without
+    #[arg(long, value_name = "LAYOUT", default_value = "auto", value_parser = layout)]
+    layout: Choice,
+    /// Use a profile of which less than half matches this image
+    #[arg(long)]
+    force_profile: bool,
+    /// Platform to pick from an index
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
+    platform: String,
+    /// Compression level of the lazy layers, 0 (stored) to 12
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(0..=12))]
+    level: u8,
+    /// Bytes of a chunk
+    #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE, value_parser = clap::value_parser!(u64).range(4096..=MAX_CHUNK_SIZE))]
+    chunk_size: u64,
+    /// Compressing threads [default: one a core]
+    #[arg(long, short)]
+    jobs: Option<NonZeroUsize>,
+    /// Folder for temporary data: as large as the compressed image
+    #[arg(long, value_name = "DIR", env = "TMPDIR", default_value = "/tmp")]
+    temp_dir: PathBuf,
+    /// Print a JSON report instead of the digest
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Choice {
+    Auto,
+    Fixed(Layout),
+}
+
+fn layout(text: &str) -> Result<Choice, String> {
+    match text {
+        "auto" => Ok(Choice::Auto),
+        _ => Layout::from_str(text).map(Choice::Fixed).map_err(|e| e + " or auto"),
+    }
+}
+
+/// Reads and merges profiles.
+fn read_profiles(paths: &[PathBuf]) -> Result<Option<Profile>, Failure> {
+    let mut all: Option<Profile> = None;
+    for path in paths {
+        let named = |e: Box<dyn std::error::Error + Send + Sync>| Failure {
+            code: 1,
+            error: format!("profile {}: {}", path.display(), super::chain(&*e)).into(),
+            hint: None,
+        };
+        let size = std::fs::metadata(path).map_err(|e| named(e.into()))?.len();
+        if size > profile::MAX_BYTES {
+            return Err(named(format!("{size} bytes: at most {} are read", profile::MAX_BYTES).into()));
+        }
+        let bytes = std::fs::read(path).map_err(|e| named(e.into()))?;
+        let next = profile::read(&bytes).map_err(|e| named(e.into()).hint("a profile is written by `esgz profile`"))?;
+        match &mut all {
+            None => all = Some(next),
+            Some(first) => first.merge(next),
+        }
+    }
+    Ok(all)
+}
+
+pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
+    let profile = read_profiles(&args.profiles)?;
+    if let Some(lost) = profile.as_ref().map(|p| p.header.lost_events).filter(|&n| n > 0) {
+        out.say(format_args!("warning: the profile is incomplete: its recorder lost {lost} events"));
+    }
+    let layout = match args.layout {
+        Choice::Fixed(l) => l,
+        Choice::Auto if profile.is_some() => Layout::Hot,
+        Choice::Auto => Layout::Plain,
+    };
+    if layout == Layout::Plain && profile.is_some() {
+        return Err(
+            Failure::new(2, "--layout plain uses no profile").hint("leave --profile out, or choose landmark or hot")
+        );
+    }
+    if layout != Layout::Plain && profile.is_none() {
+        return Err(Failure::new(2, format!("--layout {layout} needs --profile FILE"))
+            .hint("record one with `esgz profile -o FILE -- COMMAND`"));
+    }
+    let options = Options {
+        layout,
+        chunk_size: args.chunk_size,
+        level: Level::new(args.level).unwrap_or(Level::DEFAULT),
+        platform: args.platform.clone(),
+        force_profile: args.force_profile,
+        jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
+        temp_dir: args.temp_dir.clone(),
+    };
+    let src = store::open(&args.src, false).map_err(|e| super::store_failure(e, &args.src))?;
+    let dst = store::open(&args.dst, true).map_err(|e| super::store_failure(e, &args.dst))?;
+    let report = convert::convert(&*src, &*dst, profile.as_ref(), &options, &*out.progress()).map_err(failure)?;
+    let (before, after): (u64, u64) = report.layers.iter().fold((0, 0), |(b, a), l| (b + l.source_size, a + l.size));
+    out.say(format_args!(
+        "{}: {} layers, {before} bytes became {after}; layout {layout}",
+        args.dst,
+        report.layers.len()
+    ));
+    if args.json {
+        out.json(&report);
+    } else {
+        out.data(report.digest);
+    }
+    Ok(0)
+}
+
+fn failure(error: convert::Error) -> Failure {
+    let hint = match &error {
+        convert::Error::ForeignProfile { .. } => {
+            Some("record a profile of this image, or use this one with --force-profile")
+        }
+        convert::Error::TooManyLayers { .. } => Some("squash some layers first"),
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    match hint {
+        Some(h) => failure.hint(h),
+        None => failure,
+    }
+}

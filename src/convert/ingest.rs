@@ -1,0 +1,265 @@
+//! Reads source layers: one inflate, cut into chunks, compressed by a pool of threads into spools.
+
+use std::io::{self, BufReader, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::spool::Spool;
+use super::{Error, LayerError, Options};
+use crate::digest::{Digest, Hasher, HashingReader};
+use crate::estargz::ChunkInfo;
+use crate::estargz::gzip::Encoder;
+use crate::image::{Descriptor, Image, names};
+use crate::plan::LayerIndex;
+use crate::progress::Progress;
+use crate::store::Images;
+use crate::tar::{self, Kind};
+
+/// Largest buffer that one step asks of the inflater; large enough that its call costs nothing beside the work.
+const READ: usize = 1 << 18;
+
+/// The payloads of a layer.
+pub(super) struct Content {
+    /// Chunks of each entry, by position; empty for entries without payload.
+    pub(super) chunks: Vec<Vec<ChunkInfo>>,
+    /// Where their members lie.
+    pub(super) spool: Arc<Spool>,
+    /// Bytes of payload.
+    pub(super) uncompressed: u64,
+}
+
+/// A layer that was read.
+pub(super) struct Ingested {
+    index: LayerIndex,
+    content: Content,
+}
+
+impl Ingested {
+    pub(super) fn split(self) -> (LayerIndex, Content) {
+        (self.index, self.content)
+    }
+}
+
+/// A chunk to compress.
+struct Job {
+    raw: Vec<u8>,
+    spool: Arc<Spool>,
+    /// Entry and chunk.
+    slot: (usize, usize),
+    reply: Sender<((usize, usize), io::Result<ChunkInfo>)>,
+}
+
+fn compress(jobs: &Receiver<Job>, options: &Options) {
+    let mut encoder = Encoder::new(options.level);
+    for job in jobs {
+        let member = encoder.member(&job.raw);
+        let info = job.spool.append(&member).map(|place| ChunkInfo {
+            size: job.raw.len() as u64,
+            digest: Digest::of(&job.raw),
+            compressed: member.len() as u64,
+            place,
+        });
+        // A layer that failed meanwhile no longer listens.
+        let _gone = job.reply.send((job.slot, info));
+    }
+}
+
+/// Reads all layers of an image, as many at a time as there are workers.
+pub(super) fn layers(
+    src: &dyn Images,
+    image: &Image,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Vec<Ingested>, Error> {
+    let workers = options.jobs.get();
+    let layers = &image.manifest.layers;
+    // Largest first, so that no giant is left for the end.
+    let mut by_size: Vec<usize> = (0..layers.len()).collect();
+    by_size.sort_by_key(|&i| std::cmp::Reverse(layers[i].size));
+    let (send, jobs) = crossbeam_channel::bounded::<Job>(workers * 2);
+    let stop = AtomicBool::new(false);
+    let next = AtomicUsize::new(0);
+    let mut done = std::thread::scope(|scope| {
+        for _ in 0..workers {
+            let jobs = jobs.clone();
+            scope.spawn(move || compress(&jobs, options));
+        }
+        drop(jobs);
+        let (stop, next, by_size) = (&stop, &next, &by_size);
+        let readers: Vec<_> = (0..workers.min(layers.len()))
+            .map(|_| {
+                let send = send.clone();
+                scope.spawn(move || {
+                    let mut mine = Vec::new();
+                    while let Some(&i) = by_size.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let result = one(src, &layers[i], &image.config.diff_ids[i], &send, i, options, stop, progress);
+                        if result.is_err() {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                        mine.push((i, result));
+                    }
+                    mine
+                })
+            })
+            .collect();
+        drop(send);
+        readers
+            .into_iter()
+            .flat_map(|r| r.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect::<Vec<_>>()
+    });
+    done.sort_by_key(|(i, _)| *i);
+    // The failure that stopped the others is the one to report.
+    if let Some(at) = done.iter().position(|(_, r)| r.as_ref().is_err_and(|e| !matches!(e, LayerError::Stopped)))
+        && let (layer, Err(source)) = done.swap_remove(at)
+    {
+        return Err(Error::Layer { layer, digest: layers[layer].digest, source });
+    }
+    done.into_iter()
+        .map(|(layer, r)| r.map_err(|source| Error::Layer { layer, digest: layers[layer].digest, source }))
+        .collect()
+}
+
+/// Opens a layer as its uncompressed archive.
+pub(crate) fn decompress<'a>(
+    media_type: &str,
+    blob: impl Read + Send + 'a,
+) -> Result<Box<dyn Read + Send + 'a>, LayerError> {
+    let blob = BufReader::with_capacity(READ, blob);
+    Ok(match media_type {
+        names::LAYER_GZIP | names::DOCKER_LAYER_GZIP => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
+        names::LAYER_ZSTD | names::DOCKER_LAYER_ZSTD => {
+            let stream = zstd::stream::read::Decoder::with_buffer(blob);
+            Box::new(stream.map_err(|source| LayerError::Io { doing: "starting the zstd decoder".into(), source })?)
+        }
+        names::LAYER_TAR | names::DOCKER_LAYER_TAR => Box::new(blob),
+        found => {
+            let why = if found.contains("foreign") || found.contains("nondistributable") {
+                "a foreign layer's content is not in the registry; re-create the image without it"
+            } else {
+                "expected an OCI or Docker layer: tar, tar+gzip or tar+zstd"
+            };
+            return Err(LayerError::MediaType { found: found.into(), why });
+        }
+    })
+}
+
+struct Watched<'a> {
+    inner: Box<dyn Read + Send>,
+    progress: &'a dyn Progress,
+    task: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(io::Error::other("stopped because another layer failed"));
+        }
+        let n = self.inner.read(buf)?;
+        self.progress.advance(self.task, n as u64);
+        Ok(n)
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call")]
+fn one(
+    src: &dyn Images,
+    layer: &Descriptor,
+    diff_id: &Digest,
+    pool: &Sender<Job>,
+    number: usize,
+    options: &Options,
+    stop: &AtomicBool,
+    progress: &dyn Progress,
+) -> Result<Ingested, LayerError> {
+    if stop.load(Ordering::Relaxed) {
+        return Err(LayerError::Stopped);
+    }
+    let task = progress.start(&format!("converting layer {number}"), layer.size);
+    let blob = Watched { inner: src.open(layer)?, progress, task, stop };
+    let result = read(decompress(&layer.media_type, blob)?, diff_id, pool, options);
+    progress.done(task);
+    if result.is_err() && stop.load(Ordering::Relaxed) {
+        return Err(LayerError::Stopped);
+    }
+    result
+}
+
+fn read(
+    archive: Box<dyn Read + Send + '_>,
+    diff_id: &Digest,
+    pool: &Sender<Job>,
+    options: &Options,
+) -> Result<Ingested, LayerError> {
+    let spool = Arc::new(Spool::create(&options.temp_dir)?);
+    let (reply, replies) = crossbeam_channel::unbounded();
+    let mut index = LayerIndex::default();
+    let mut chunks: Vec<Vec<ChunkInfo>> = Vec::new();
+    let mut archive = tar::Reader::new(HashingReader::new(archive));
+    let mut uncompressed = 0;
+    let mut sent = 0;
+    while let Some(entry) = archive.next()? {
+        let slot = index.entries.len();
+        let mut digest = None;
+        let mut mine = 0;
+        if entry.kind == Kind::File && entry.size > 0 {
+            let mut whole = (entry.size > options.chunk_size).then(Hasher::default);
+            let mut left = entry.size;
+            while left > 0 {
+                let size = left.min(options.chunk_size);
+                // Grown as bytes arrive: the header's word alone must not reserve a whole chunk.
+                let mut raw = Vec::with_capacity(usize::try_from(size).unwrap_or(READ).min(READ));
+                let got = (&mut archive).take(size).read_to_end(&mut raw);
+                let short = |source| LayerError::Io { doing: format!("reading {:?}", entry.path), source };
+                if got.map_err(short)? as u64 != size {
+                    return Err(short(io::ErrorKind::UnexpectedEof.into()));
+                }
+                if let Some(h) = &mut whole {
+                    h.update(&raw);
+                }
+                let job = Job { raw, spool: Arc::clone(&spool), slot: (slot, mine), reply: reply.clone() };
+                pool.send(job).map_err(|_| LayerError::Stopped)?;
+                mine += 1;
+                left -= size;
+            }
+            digest = whole.map(Hasher::finish);
+        } else if entry.kind == Kind::File {
+            digest = Some(Digest::of(b""));
+        }
+        sent += mine;
+        uncompressed += entry.size;
+        chunks.push(Vec::with_capacity(mine));
+        index.digests.push(digest);
+        index.entries.push(entry);
+    }
+    drop(reply);
+    // What follows the last entry belongs to the diffID, and the blob's own digest is checked at its end.
+    let mut rest = archive.into_inner();
+    io::copy(&mut rest, &mut io::sink())
+        .map_err(|source| LayerError::Io { doing: "reading the end of the layer".into(), source })?;
+    let (found, _) = rest.finish();
+    if found != *diff_id {
+        return Err(LayerError::DiffId { found, expected: *diff_id });
+    }
+    let mut results: Vec<_> = replies.into_iter().collect();
+    results.sort_by_key(|(slot, _)| *slot);
+    if results.len() != sent {
+        return Err(LayerError::Stopped);
+    }
+    for ((entry, _), info) in results {
+        let info = info.map_err(|source| LayerError::Io {
+            doing: format!("writing a temporary file in {}", options.temp_dir.display()),
+            source,
+        })?;
+        chunks[entry].push(info);
+    }
+    for (digest, chunks) in index.digests.iter_mut().zip(&chunks) {
+        if let [only] = chunks.as_slice() {
+            *digest = Some(only.digest);
+        }
+    }
+    Ok(Ingested { index, content: Content { chunks, spool, uncompressed } })
+}

@@ -1,0 +1,94 @@
+//! The new config and manifest: the originals with what changed replaced, unknown fields kept; the tag last.
+
+use serde_json::{Value, json};
+
+use super::{Error, LayerReport, Options};
+use crate::digest::Digest;
+use crate::image::{Descriptor, Image, names};
+use crate::progress::Progress;
+use crate::store::Images;
+
+/// Of the encoder; in the annotation, because another version may write other bytes.
+const ENCODER: &str = concat!("esgz/", env!("CARGO_PKG_VERSION"), " libdeflate/1.26.1");
+
+pub(super) struct NewLayer {
+    pub(super) descriptor: Descriptor,
+    pub(super) diff_id: Digest,
+    pub(super) report: LayerReport,
+}
+
+/// Positions of the history entries that have a layer.
+fn layered(history: &[Value]) -> impl DoubleEndedIterator<Item = usize> + '_ {
+    history
+        .iter()
+        .enumerate()
+        .filter(|(_, h)| h.get("empty_layer").and_then(Value::as_bool) != Some(true))
+        .map(|(i, _)| i)
+}
+
+/// Takes off the hot layer of an earlier conversion: its copies may be older than the layers below.
+pub(super) fn strip_hot_layer(image: &mut Image, progress: &dyn Progress) {
+    let hot = image.manifest.layers.last().is_some_and(|l| l.annotation(names::LAYER_KIND) == Some("hot"));
+    if !hot {
+        return;
+    }
+    progress.warn("the source carries a hot layer of an earlier conversion; it is left out and made anew where the layout asks for it");
+    let layers = image.manifest.layers.len();
+    image.manifest.layers.pop();
+    image.config.diff_ids.pop();
+    if let Some(history) = image.config.raw.get_mut("history").and_then(Value::as_array_mut)
+        && layered(history).count() == layers
+    {
+        let last = layered(history).next_back();
+        if let Some(last) = last {
+            history.remove(last);
+        }
+    }
+}
+
+fn put_json(dst: &dyn Images, media_type: &str, value: &Value) -> Result<Descriptor, Error> {
+    let bytes = value.to_string().into_bytes();
+    let descriptor = Descriptor::new(media_type, Digest::of(&bytes), bytes.len() as u64);
+    dst.put(&descriptor, &bytes)?;
+    Ok(descriptor)
+}
+
+pub(super) fn publish(
+    dst: &dyn Images,
+    image: &Image,
+    layers: &[NewLayer],
+    options: &Options,
+) -> Result<Digest, Error> {
+    let mut config = image.config.raw.clone();
+    let diff_ids: Vec<String> = layers.iter().map(|l| l.diff_id.to_string()).collect();
+    config["rootfs"]["diff_ids"] = json!(diff_ids);
+    let created = config.get("created").cloned();
+    if let Some(history) = config.get_mut("history").and_then(Value::as_array_mut)
+        && layered(history).count() == image.manifest.layers.len()
+    {
+        for l in layers.iter().filter(|l| l.report.kind == "hot") {
+            // The time is the image's own: the same input gives the same bytes on any day.
+            let mut entry = json!({ "created_by": format!("esgz convert --layout {}", options.layout), "comment": format!("hot layer, {} entries", l.report.entries) });
+            if let Some(created) = &created {
+                entry["created"] = created.clone();
+            }
+            history.push(entry);
+        }
+    }
+    let config = put_json(dst, names::CONFIG, &config)?;
+
+    let mut manifest = image.manifest.raw.clone();
+    manifest["schemaVersion"] = json!(2);
+    manifest["mediaType"] = json!(names::MANIFEST);
+    manifest["config"] = config.to_json();
+    manifest["layers"] = layers.iter().map(|l| l.descriptor.to_json()).collect();
+    if !manifest["annotations"].is_object() {
+        manifest["annotations"] = json!({});
+    }
+    let annotations = &mut manifest["annotations"];
+    annotations[names::ENCODER] =
+        json!(format!("{ENCODER} level={} chunk={}", options.level.get(), options.chunk_size));
+    annotations[names::LAYOUT] = json!(options.layout.to_string());
+    annotations[names::SOURCE] = json!(image.descriptor.digest.to_string());
+    Ok(dst.put_manifest(names::MANIFEST, manifest.to_string().as_bytes())?)
+}

@@ -1,0 +1,140 @@
+//! The spool: a nameless temporary file of finished members, and a blob put together from them in its final order.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::ingest::Content;
+use super::{LayerError, Options};
+use crate::estargz::{self, ChunkInfo, Members, Summary, Writer, gzip::Decoder};
+use crate::plan::{LayerIndex, Order};
+use crate::store::ReadAt;
+
+/// Members of one layer, appended by any thread.
+pub(super) struct Spool {
+    file: File,
+    end: AtomicU64,
+}
+
+impl Spool {
+    pub(super) fn create(dir: &Path) -> Result<Self, LayerError> {
+        let file = tempfile::tempfile_in(dir).map_err(|source| LayerError::Io {
+            doing: format!("creating a temporary file in {}", dir.display()),
+            source,
+        })?;
+        Ok(Self { file, end: AtomicU64::new(0) })
+    }
+
+    /// Appends bytes and gives their place.
+    pub(super) fn append(&self, bytes: &[u8]) -> io::Result<u64> {
+        let at = self.end.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.file.write_all_at(bytes, at)?;
+        Ok(at)
+    }
+
+    fn read(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut bytes, at)?;
+        Ok(bytes)
+    }
+
+    /// A chunk's member and its payload, not yet checked.
+    pub(super) fn chunk(
+        &self,
+        path: &str,
+        chunk: &ChunkInfo,
+        decoder: &mut Decoder,
+    ) -> Result<(Vec<u8>, Vec<u8>), estargz::Error> {
+        let doing = || format!("reading {path:?} back from the temporary file");
+        let member =
+            self.read(chunk.place, chunk.compressed).map_err(|source| estargz::Error::Io { doing: doing(), source })?;
+        let size = usize::try_from(chunk.size).unwrap_or(usize::MAX);
+        let raw =
+            decoder.open(&member, size).map_err(|why| estargz::Error::Chunk { path: path.into(), offset: 0, why })?;
+        Ok((member, raw))
+    }
+}
+
+/// A blob whose bytes lie in pieces in a spool.
+pub(super) struct Blob {
+    spool: Arc<Spool>,
+    /// (offset in the blob, place in the spool), ascending.
+    pieces: Vec<(u64, u64)>,
+    size: u64,
+}
+
+impl Members for Blob {
+    fn put(&mut self, member: &[u8], place: Option<u64>) -> io::Result<()> {
+        let place = match place {
+            Some(p) => p,
+            None => self.spool.append(member)?,
+        };
+        self.pieces.push((self.size, place));
+        self.size += member.len() as u64;
+        Ok(())
+    }
+}
+
+impl ReadAt for Blob {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+        if offset.checked_add(buf.len() as u64).is_none_or(|end| end > self.size) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut i = self.pieces.partition_point(|p| p.0 <= offset).saturating_sub(1);
+        while !buf.is_empty() {
+            let (start, place) = self.pieces[i];
+            let end = self.pieces.get(i + 1).map_or(self.size, |p| p.0);
+            let n = buf.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
+            let (now, rest) = buf.split_at_mut(n);
+            self.spool.file.read_exact_at(now, place + (offset - start))?;
+            buf = rest;
+            offset += n as u64;
+            i += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Puts a layer into its final order. Every member is read back and checked on the way.
+pub(super) fn assemble(
+    index: &LayerIndex,
+    content: &Content,
+    order: &Order,
+    options: &Options,
+    mut advance: impl FnMut(u64),
+) -> Result<(Blob, Summary), LayerError> {
+    let blob = Blob { spool: Arc::clone(&content.spool), pieces: Vec::new(), size: 0 };
+    let mut writer = Writer::create(options.level, blob);
+    let mut decoder = Decoder::default();
+    let mut add = |writer: &mut Writer<Blob>, i: usize| -> Result<(), LayerError> {
+        let entry = &index.entries[i];
+        match index.digests[i] {
+            Some(digest) if entry.size > 0 => {
+                writer
+                    .file(entry, digest, &content.chunks[i], |c| content.spool.chunk(&entry.path, c, &mut decoder))?;
+            }
+            _ => writer.entry(entry)?,
+        }
+        advance(entry.size);
+        Ok(())
+    };
+    if order.front.is_empty() {
+        writer.landmark(false)?;
+    } else {
+        for &i in &order.front {
+            add(&mut writer, i)?;
+        }
+        writer.landmark(true)?;
+    }
+    for &i in &order.rest {
+        add(&mut writer, i)?;
+    }
+    Ok(writer.finish()?)
+}

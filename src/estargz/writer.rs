@@ -1,0 +1,244 @@
+//! Writes a blob in its final order from entries and ready-made payload members.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::toc::{self, Toc, TocEntry};
+use super::{Error, footer, gzip, landmark};
+use crate::digest::{Digest, Hasher};
+use crate::tar::{Entry, Kind, padding, regular_header};
+
+/// Header bytes that gather up (folders, links) are cut into members of about this size.
+const HEADER_MEMBER: usize = 1 << 20;
+
+/// Where finished members go, in blob order.
+pub trait Members {
+    /// Takes a member; `place` is what the caller said of it (where it lies already), `None` for members made here.
+    fn put(&mut self, member: &[u8], place: Option<u64>) -> io::Result<()>;
+}
+
+impl Members for Vec<u8> {
+    fn put(&mut self, member: &[u8], _: Option<u64>) -> io::Result<()> {
+        self.extend_from_slice(member);
+        Ok(())
+    }
+}
+
+/// A chunk of a file whose member was made before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkInfo {
+    /// Bytes of payload.
+    pub size: u64,
+    /// Digest of the payload.
+    pub digest: Digest,
+    /// Bytes of the member.
+    pub compressed: u64,
+    /// Where the caller keeps the member.
+    pub place: u64,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Digest of the blob.
+    pub digest: Digest,
+    /// Size of the blob, bytes.
+    pub size: u64,
+    /// Digest of the decompressed blob.
+    pub diff_id: Digest,
+    /// Size of the decompressed blob, bytes.
+    pub uncompressed_size: u64,
+    /// Digest of the TOC's JSON.
+    pub toc_digest: Digest,
+    /// Bytes in front of the landmark's payload that a snapshotter prefetches; `None` with the no-prefetch landmark.
+    pub prefetch_size: Option<u64>,
+}
+
+/// The writer. Entries come in their final order, each exactly once; [`Writer::finish`] ends it.
+pub struct Writer<M> {
+    out: M,
+    encoder: gzip::Encoder,
+    blob: Hasher,
+    at: u64,
+    diff: Hasher,
+    uncompressed: u64,
+    /// Tar bytes not yet in a member: padding and headers.
+    pending: Vec<u8>,
+    entries: Vec<TocEntry>,
+    names: HashSet<String>,
+    prefetch_size: Option<u64>,
+    landmark: bool,
+}
+
+impl<M: Members> Writer<M> {
+    /// Starts a blob. `level` is for the members made here: headers and the TOC.
+    pub fn create(level: gzip::Level, out: M) -> Self {
+        Self {
+            out,
+            encoder: gzip::Encoder::new(level),
+            blob: Hasher::default(),
+            at: 0,
+            diff: Hasher::default(),
+            uncompressed: 0,
+            pending: Vec::new(),
+            entries: Vec::new(),
+            names: HashSet::new(),
+            prefetch_size: None,
+            landmark: false,
+        }
+    }
+
+    fn put(&mut self, member: &[u8], place: Option<u64>) -> Result<(), Error> {
+        self.out
+            .put(member, place)
+            .map_err(|source| Error::Io { doing: format!("writing the layer at byte {}", self.at), source })?;
+        self.blob.update(member);
+        self.at += member.len() as u64;
+        Ok(())
+    }
+
+    fn hash(&mut self, raw: &[u8]) {
+        self.diff.update(raw);
+        self.uncompressed += raw.len() as u64;
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let raw = std::mem::take(&mut self.pending);
+        self.hash(&raw);
+        let member = self.encoder.member(&raw);
+        self.put(&member, None)
+    }
+
+    fn name(&mut self, entry: &Entry) -> Result<(), Error> {
+        if !self.names.insert(entry.path.clone()) {
+            return Err(Error::Toc { why: format!("{:?} would be in it twice", entry.path) });
+        }
+        if entry.kind == Kind::Hardlink && !self.names.contains(&entry.link) {
+            return Err(Error::Toc {
+                why: format!(
+                    "hard link {:?} stands before its target {:?}, or has none in this layer",
+                    entry.path, entry.link
+                ),
+            });
+        }
+        Ok(())
+    }
+
+    /// Adds an entry without payload.
+    pub fn entry(&mut self, entry: &Entry) -> Result<(), Error> {
+        debug_assert_eq!(entry.size, 0, "an entry with payload goes through file()");
+        self.name(entry)?;
+        self.pending.extend_from_slice(&entry.raw);
+        let mut toc = TocEntry::of(entry);
+        if entry.kind == Kind::File {
+            toc.digest = Some(Digest::of(b""));
+        }
+        self.entries.push(toc);
+        if self.pending.len() >= HEADER_MEMBER { self.flush() } else { Ok(()) }
+    }
+
+    /// Adds a file with its chunks. `member` gives the member of a chunk and its payload, both of which are checked.
+    pub fn file(
+        &mut self,
+        entry: &Entry,
+        digest: Digest,
+        chunks: &[ChunkInfo],
+        mut member: impl FnMut(&ChunkInfo) -> Result<(Vec<u8>, Vec<u8>), Error>,
+    ) -> Result<(), Error> {
+        self.name(entry)?;
+        if chunks.iter().map(|c| c.size).sum::<u64>() != entry.size {
+            return Err(Error::Chunk {
+                path: entry.path.clone(),
+                offset: 0,
+                why: format!("the chunks do not add up to {} bytes", entry.size),
+            });
+        }
+        self.pending.extend_from_slice(&entry.raw);
+        self.flush()?;
+        let mut offset = 0;
+        for (i, chunk) in chunks.iter().enumerate() {
+            let (compressed, raw) = member(chunk)?;
+            if raw.len() as u64 != chunk.size || Digest::of(&raw) != chunk.digest {
+                return Err(Error::Chunk {
+                    path: entry.path.clone(),
+                    offset,
+                    why: format!("what was written does not read back as {}", chunk.digest),
+                });
+            }
+            let mut toc = if i == 0 {
+                TocEntry { digest: Some(digest), ..TocEntry::of(entry) }
+            } else {
+                let name = self.entries.last().map(|e| e.name.clone()).unwrap_or_default();
+                TocEntry { name, kind: "chunk".into(), ..TocEntry::default() }
+            };
+            toc.offset = self.at;
+            toc.chunk_offset = offset;
+            // The last chunk may leave its size out, and a file of one chunk does, as the reference writer has it.
+            toc.chunk_size = if i + 1 == chunks.len() { 0 } else { chunk.size };
+            toc.chunk_digest = Some(chunk.digest);
+            self.entries.push(toc);
+            self.put(&compressed, Some(chunk.place))?;
+            self.hash(&raw);
+            offset += chunk.size;
+        }
+        self.pending.resize(padding(entry.size), 0);
+        Ok(())
+    }
+
+    /// Puts the landmark here: behind the prioritized entries, or (`prefetch` false) as the very first entry.
+    pub fn landmark(&mut self, prefetch: bool) -> Result<(), Error> {
+        debug_assert!(prefetch || self.entries.is_empty(), "the no-prefetch landmark is the first entry");
+        let name = if prefetch { landmark::PREFETCH } else { landmark::NO_PREFETCH };
+        self.pending.extend_from_slice(&regular_header(name, 1, 0));
+        self.flush()?;
+        let raw = [landmark::CONTENT];
+        let digest = Digest::of(&raw);
+        if prefetch {
+            self.prefetch_size = Some(self.at);
+        }
+        self.landmark = true;
+        self.names.insert(name.into());
+        self.entries.push(TocEntry {
+            name: name.into(),
+            kind: "reg".into(),
+            size: 1,
+            offset: self.at,
+            digest: Some(digest),
+            chunk_digest: Some(digest),
+            ..TocEntry::default()
+        });
+        let member = self.encoder.member(&raw);
+        self.put(&member, None)?;
+        self.hash(&raw);
+        self.pending.resize(padding(1), 0);
+        Ok(())
+    }
+
+    /// Writes TOC and footer.
+    pub fn finish(mut self) -> Result<(M, Summary), Error> {
+        if !self.landmark {
+            return Err(Error::Toc {
+                why: "a layer without landmark would be prefetched by the snapshotter's default".into(),
+            });
+        }
+        self.flush()?;
+        let toc_offset = self.at;
+        let (member, raw, toc_digest) =
+            toc::member(&Toc { version: 1, entries: std::mem::take(&mut self.entries) }, &mut self.encoder)?;
+        self.put(&member, None)?;
+        self.hash(&raw);
+        self.put(&footer::write(toc_offset), None)?;
+        let summary = Summary {
+            digest: self.blob.finish(),
+            size: self.at,
+            diff_id: self.diff.finish(),
+            uncompressed_size: self.uncompressed,
+            toc_digest,
+            prefetch_size: self.prefetch_size,
+        };
+        Ok((self.out, summary))
+    }
+}

@@ -1,0 +1,65 @@
+//! Merging the profiles of several runs: what any of them touched, at the earliest time any of them did.
+
+use std::collections::HashMap;
+
+use super::{Profile, Range};
+
+impl Profile {
+    /// Adds another run. The header stays that of the first; lost events add up, since either makes the result incomplete.
+    pub fn merge(&mut self, other: Self) {
+        self.header.events += other.header.events;
+        self.header.lost_events += other.header.lost_events;
+        let place: HashMap<String, usize> = self.files.iter().enumerate().map(|(i, f)| (f.path.clone(), i)).collect();
+        for file in other.files {
+            let Some(&i) = place.get(&file.path) else {
+                self.files.push(file);
+                continue;
+            };
+            let mine = &mut self.files[i];
+            mine.first_touch_ms = mine.first_touch_ms.min(file.first_touch_ms);
+            mine.kinds.extend(file.kinds);
+            mine.kinds.sort_unstable();
+            mine.kinds.dedup();
+            if mine.size == file.size && (mine.digest == file.digest || mine.digest.is_none() || file.digest.is_none())
+            {
+                mine.digest = mine.digest.or(file.digest);
+                let ranges = std::mem::take(&mut mine.ranges);
+                mine.ranges = union(ranges.into_iter().chain(file.ranges).collect());
+            }
+        }
+        self.files.sort_by(|a, b| (a.first_touch_ms, &a.path).cmp(&(b.first_touch_ms, &b.path)));
+        for write in other.writes {
+            if !self.writes.iter().any(|w| w.path == write.path) {
+                self.writes.push(write);
+            }
+        }
+        self.writes.sort_by(|a, b| a.path.cmp(&b.path));
+    }
+}
+
+/// Ascending, disjoint, not adjacent; joined ranges keep the earliest touch.
+pub fn union(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable_by_key(|r| (r.0, r.1));
+    let mut out: Vec<Range> = Vec::with_capacity(ranges.len());
+    for r in ranges.into_iter().filter(|r| r.1 > 0) {
+        match out.last_mut() {
+            Some(last) if r.0 <= last.0.saturating_add(last.1) => {
+                let end = (last.0.saturating_add(last.1)).max(r.0.saturating_add(r.1));
+                *last = Range(last.0, end - last.0, last.2.min(r.2));
+            }
+            _ => out.push(r),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_join_where_they_touch() {
+        let r = union(vec![Range(8, 4, 1), Range(0, 4, 9), Range(4, 2, 3), Range(20, 0, 0), Range(9, 1, 0)]);
+        assert_eq!(r, [Range(0, 6, 3), Range(8, 4, 0)]);
+    }
+}
