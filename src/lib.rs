@@ -12,17 +12,17 @@
 //! The modules are listed from low to high: a module refers only to modules above it in this list. `tests/layers.rs`
 //! holds the source to it.
 
-pub mod bench;
-pub mod cli;
-pub mod convert;
 pub mod digest;
-pub mod estargz;
 pub mod http;
 pub mod image;
-pub mod plan;
-pub mod profile;
 pub mod progress;
-pub mod record;
-pub mod store;
 pub mod tar;
+pub mod estargz;
+pub mod profile;
+pub mod store;
+pub mod record;
+pub mod plan;
+pub mod convert;
 pub mod verify;
+pub mod bench;
+pub mod cli;
