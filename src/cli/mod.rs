@@ -13,6 +13,7 @@ use crate::store;
 
 mod convert;
 pub mod output;
+pub mod profile;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling
 #[derive(Debug, Parser)]
@@ -28,6 +29,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Convert(convert::Args),
+    Profile(profile::Args),
 }
 
 /// What a subcommand ends with: the error chain is printed once, then the hint.
@@ -65,8 +67,9 @@ impl Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = output::Output::new(cli.quiet);
-    let result: Result<u8, Failure> = match &cli.command {
-        Command::Convert(args) => convert::run(args, &out),
+    let result: Result<u8, Failure> = match cli.command {
+        Command::Convert(args) => convert::run(&args, &out),
+        Command::Profile(args) => profile::run(args, &out),
     };
     match result {
         Ok(code) => ExitCode::from(code),
