@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+pub mod bench;
 pub mod output;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling
@@ -22,7 +23,9 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Bench(bench::Command),
+}
 
 /// What a subcommand ends with: the error chain is printed once, then the hint.
 #[derive(Debug)]
@@ -59,7 +62,9 @@ impl Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = output::Output::new(cli.quiet);
-    let result: Result<u8, Failure> = match cli.command {};
+    let result: Result<u8, Failure> = match cli.command {
+        Command::Bench(command) => bench::run(command, &out),
+    };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {

@@ -1,1 +1,4 @@
-fn main(){}
+//! The command line, one file a subcommand.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod bench;
