@@ -81,6 +81,7 @@ pub fn order(arms: usize, round: u32) -> Vec<usize> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 mod tests {
     use super::*;
 

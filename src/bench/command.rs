@@ -50,6 +50,7 @@ fn text(file: &mut File) -> std::io::Result<String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 mod tests {
     use super::*;
 

@@ -193,6 +193,7 @@ fn said(line: &str) -> &str {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 mod tests {
     use super::*;
 

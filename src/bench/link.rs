@@ -174,5 +174,6 @@ impl Pace {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 #[path = "link_tests.rs"]
 mod tests;

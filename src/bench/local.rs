@@ -132,7 +132,7 @@ impl<'w> Bench<'w> {
     pub async fn clean_up(&self) -> Result<(), Error> {
         if let Some(env) = &self.env {
             // A runtime that is down has no containers; the stack's own word counts.
-            let _gone = Cri::new(env, self.options.timeout.min(Duration::from_secs(60))).clear().await;
+            let _gone = Cri::new(env, self.options.timeout.min(Duration::from_mins(1))).clear().await;
         }
         self.stack.down().await
     }

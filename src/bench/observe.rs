@@ -181,6 +181,7 @@ fn tree(all: &[Process], root: u32) -> u64 {
 pub const POLL: Duration = Duration::from_millis(25);
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 mod tests {
     use super::*;
 

@@ -182,6 +182,7 @@ pub async fn chat(address: &str) -> Result<String, Boxed> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 mod tests {
     use super::*;
 

@@ -163,5 +163,6 @@ fn words(report: &Report, text: &mut String) {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 #[path = "report_tests.rs"]
 pub(super) mod tests;

@@ -93,6 +93,7 @@ fn parse(text: &str) -> Result<Env, serde_json::Error> {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 mod tests {
     use super::*;
 

@@ -162,7 +162,7 @@ impl Stack {
         for arm in arms {
             command.args(["--arm", &format!("{arm}={}/m:t", self.registry)]);
         }
-        command.timeout(Duration::from_secs(60));
+        command.timeout(Duration::from_mins(1));
         command
     }
 
