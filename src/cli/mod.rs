@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 use crate::image::Reference;
 use crate::store;
 
+pub mod bench;
 mod convert;
 pub mod output;
 pub mod profile;
@@ -30,6 +31,7 @@ struct Cli {
 enum Command {
     Convert(convert::Args),
     Profile(profile::Args),
+    Bench(bench::Command),
 }
 
 /// What a subcommand ends with: the error chain is printed once, then the hint.
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
     let result: Result<u8, Failure> = match cli.command {
         Command::Convert(args) => convert::run(&args, &out),
         Command::Profile(args) => profile::run(args, &out),
+        Command::Bench(command) => bench::run(command, &out),
     };
     match result {
         Ok(code) => ExitCode::from(code),
