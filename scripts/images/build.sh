@@ -1,4 +1,5 @@
-# build.sh: how scripts/image makes an image's layers; sourced by it, after lib.sh, with $image, $work and $pip_cache set.
+# shellcheck shell=bash disable=SC2154,SC2115
+# build.sh: how scripts/image makes an image's layers; sourced by it, after lib.sh, with $image, $recipes and $work set.
 #
 # A recipe (images/NAME/recipe.sh) sets:
 #   tag        the image's tag
@@ -15,21 +16,22 @@ python=$work/venv/bin/python
 
 # debian DIR PACKAGE,...: a small Debian 12 with these packages.
 debian() {
-  SOURCE_DATE_EPOCH=$epoch mmdebstrap --quiet --mode=root --format=directory --variant=minbase --include="$2" \
+  SOURCE_DATE_EPOCH=$epoch mmdebstrap --quiet --mode=root --format=directory --variant=minbase --include="usr-is-merged,$2" \
+    --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
-    bookworm "$1"
+    bookworm "$1" > "$work/debian.log" 2>&1 || { cat "$work/debian.log" >&2; return 1; }
   rm -rf "$1"/dev/* "$1"/run/* "$1"/tmp/* "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/log/* \
     "$1"/var/cache/ldconfig/aux-cache
   : > "$1/etc/hostname"; : > "$1/etc/hosts"; : > "$1/etc/resolv.conf"; : > "$1/etc/machine-id"
 }
 
-# wheels DIR LIST [pip option ...]: the wheels named in LIST and nothing else, without .pyc files, as a container image has them.
+# wheels DIR LIST: the wheels named in LIST and nothing else, without .pyc files, as a container image has them.
 wheels() {
-  local dir=$1/$site list=$2 script; shift 2
+  local dir=$1/$site list=$2 script
   mkdir -p "$dir"
-  "$python" -m pip install --quiet --cache-dir "$pip_cache" --no-compile --no-deps --only-binary :all: --ignore-installed \
-    --root-user-action ignore --disable-pip-version-check --target "$dir" -r "$list" "$@"
+  "$python" -m pip install --quiet --no-cache-dir --no-compile --no-deps --only-binary :all: --ignore-installed \
+    --root-user-action ignore --disable-pip-version-check --target "$dir" -r "$list"
   for script in "$dir"/bin/*; do    # pip writes the build's own interpreter there
     if [ -f "$script" ] && [ "$(head -c 2 "$script")" = '#!' ]; then sed -i "1s|^#!$work.*|#!/usr/bin/python3|" "$script"; fi
   done
@@ -62,7 +64,7 @@ tree() {
 pack() {
   local dir=$work/$1.tree tgz=$work/$1.tar.gz
   [ ! -s "$tgz" ] || return 0
-  mkfifo "$tgz.fifo" 2>/dev/null || { rm -f "$tgz.fifo"; mkfifo "$tgz.fifo"; }
+  rm -f "$tgz.fifo"; mkfifo "$tgz.fifo"
   sha256sum < "$tgz.fifo" | cut -d' ' -f1 > "$work/$1.diffid" & local sum=$!
   if [ -f "$dir/.tar" ]; then cat "$dir/.tar"
   else

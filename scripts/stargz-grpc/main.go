@@ -88,7 +88,7 @@ func run(ctx context.Context, address, configPath, logLevel, root string) error 
 		return err
 	}
 	if effective, err := json.Marshal(cfg.Config.Config); err == nil {
-		log.G(ctx).WithField("config", string(effective)).Infof("containerd-stargz-grpc %s", moduleVersion())
+		log.G(ctx).WithField("config", string(effective)).Infof("containerd-stargz-grpc %s, configuration (0: the default)", moduleVersion())
 	}
 	if err := service.Supported(root); err != nil {
 		return fmt.Errorf("the snapshotter cannot work in %s: %w", root, err)

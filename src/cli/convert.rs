@@ -120,6 +120,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
         temp_dir: args.temp_dir.clone(),
     };
+    super::on_interrupt(out, "interrupted: nothing was tagged");
     let src = store::open(&args.src, false).map_err(|e| super::store_failure(e, &args.src))?;
     let dst = store::open(&args.dst, true).map_err(|e| super::store_failure(e, &args.dst))?;
     let report = convert::convert(&*src, &*dst, profile.as_ref(), &options, &*out.progress()).map_err(failure)?;

@@ -92,3 +92,17 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
 fn store_failure(error: store::Error, reference: &Reference) -> Failure {
     Failure::new(1, format!("{reference}: {}", chain(&error)))
 }
+
+/// Says what an interruption means and ends the process with 130. For commands that leave nothing half-written whenever
+/// they end: their temporary files have no names, their tag comes last.
+fn on_interrupt(out: &output::Output, message: &'static str) {
+    let out = out.clone();
+    std::thread::spawn(move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        if runtime.block_on(tokio::signal::ctrl_c()).is_ok() {
+            out.failure(&Failure::new(130, message));
+            #[expect(clippy::exit, reason = "the workers hold nothing that has to be put in order")]
+            std::process::exit(130);
+        }
+    });
+}

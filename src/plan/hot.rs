@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{At, LayerIndex};
+use super::{At, Contents};
 use crate::profile::File;
 use crate::tar::{Kind, Merged, parents};
 
@@ -20,8 +20,9 @@ fn belongs(file: &File, size: u64) -> bool {
 
 /// Entries in their order: first touch, parents and hard-link targets first. A hard-link set goes whole or not at all; a
 /// file that a later layer changes is never copied from the earlier one, since only visible entries are.
-pub(super) fn entries(layers: &[LayerIndex], merged: &Merged, found: &[(&File, At)]) -> Vec<At> {
-    let sets = link_sets(layers);
+pub(super) fn entries(contents: &Contents<'_>, merged: &Merged, found: &[(&File, At)]) -> Vec<At> {
+    let layers = contents.layers;
+    let sets = link_sets(contents);
     let mut out = Vec::new();
     let mut placed = HashSet::new();
     for (file, content) in found {
@@ -53,13 +54,13 @@ pub(super) fn entries(layers: &[LayerIndex], merged: &Merged, found: &[(&File, A
 }
 
 /// The other names of each file that has any, in layer order.
-fn link_sets(layers: &[LayerIndex]) -> HashMap<At, Vec<At>> {
+fn link_sets(contents: &Contents<'_>) -> HashMap<At, Vec<At>> {
     let mut sets: HashMap<At, Vec<At>> = HashMap::new();
-    for (layer, l) in layers.iter().enumerate() {
+    for (layer, l) in contents.layers.iter().enumerate() {
         for (index, e) in l.entries.iter().enumerate() {
             let at = At { layer, index };
             if e.kind == Kind::Hardlink
-                && let Some(content) = super::content_of(layers, at)
+                && let Some(content) = contents.of(at)
             {
                 sets.entry(content).or_default().push(at);
             }

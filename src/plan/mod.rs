@@ -4,6 +4,7 @@
 mod hot;
 mod order;
 
+use std::collections::HashMap;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -99,6 +100,7 @@ pub fn plan(layout: Layout, layers: &[LayerIndex], profile: Option<&Profile>) ->
     let mut plan = Plan { layout, prioritized: vec![Vec::new(); layers.len()], hot: Vec::new(), fit: Match::default() };
     let Some(profile) = profile else { return plan };
     let merged = Merged::of(layers.iter().map(|l| l.entries.as_slice()), landmark::is_ours);
+    let contents = Contents::new(layers);
     let entry = |at: At| &layers[at.layer].entries[at.index];
     // Files in first-touch order with the entry that holds their content.
     let mut found = Vec::new();
@@ -107,7 +109,7 @@ pub fn plan(layout: Layout, layers: &[LayerIndex], profile: Option<&Profile>) ->
     for file in files {
         plan.fit.profiled_bytes += file.touched_bytes();
         let path = file.path.trim_start_matches('/');
-        let content = merged.get(path).and_then(|at| content_of(layers, at));
+        let content = merged.get(path).and_then(|at| contents.of(at));
         let Some(content) = content else {
             plan.fit.missing_files += 1;
             continue;
@@ -133,23 +135,38 @@ pub fn plan(layout: Layout, layers: &[LayerIndex], profile: Option<&Profile>) ->
                 plan.prioritized[at.layer].push(at.index);
             }
         }
-        Layout::Hot => plan.hot = hot::entries(layers, &merged, &found),
+        Layout::Hot => plan.hot = hot::entries(&contents, &merged, &found),
     }
     plan
 }
 
-/// The entry that holds the content of a file: itself, or the target of a hard link.
-fn content_of(layers: &[LayerIndex], at: At) -> Option<At> {
-    let entries = &layers[at.layer].entries;
-    let mut index = at.index;
-    // A chain of links is legal; a cycle is not, and ends here.
-    for _ in 0..=entries.len() {
-        let e = &entries[index];
-        match e.kind {
-            Kind::File => return Some(At { layer: at.layer, index }),
-            Kind::Hardlink => index = entries.iter().rposition(|t| t.path == e.link)?,
-            _ => return None,
-        }
+/// Finds the entry that holds a file's content, hard links followed.
+struct Contents<'a> {
+    layers: &'a [LayerIndex],
+    /// Position of each path's last entry, per layer.
+    names: Vec<HashMap<&'a str, usize>>,
+}
+
+impl<'a> Contents<'a> {
+    fn new(layers: &'a [LayerIndex]) -> Self {
+        let names =
+            layers.iter().map(|l| l.entries.iter().enumerate().map(|(i, e)| (e.path.as_str(), i)).collect()).collect();
+        Self { layers, names }
     }
-    None
+
+    /// The file itself, or the target of a hard link; `None` for what has no content.
+    fn of(&self, at: At) -> Option<At> {
+        let entries = &self.layers[at.layer].entries;
+        let mut index = at.index;
+        // A chain of links is legal; a cycle is not, and ends here.
+        for _ in 0..=entries.len() {
+            let e = &entries[index];
+            match e.kind {
+                Kind::File => return Some(At { layer: at.layer, index }),
+                Kind::Hardlink => index = *self.names[at.layer].get(e.link.as_str())?,
+                _ => return None,
+            }
+        }
+        None
+    }
 }

@@ -1,7 +1,8 @@
+# shellcheck shell=bash disable=SC2034,SC2154
 # mini: a small image for CI with the traits of a real inference image. Its server computes its answers (server.py).
 tag=mini
-disk_mb=3000
-installs="Debian 12 (minbase, python3), $(grep -c == "$recipes/mini/wheels.txt") PyPI wheels (numpy, scipy, pandas, onnxruntime, …): about 700 MB unpacked, 250 MB packed"
+disk_mb=2000
+installs="Debian 12 (minbase, python3), $(grep -c == "$recipes/mini/wheels.txt") PyPI wheels (numpy, scipy, pandas, onnxruntime, …): about 500 MB unpacked, 160 MB packed"
 layers=(base wheels app odd)
 
 layer_base() { debian "$1" python3,ca-certificates; }

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034,SC2154
 # vllm: real vLLM 0.18.0 on a CPU (AVX2 at least), serving a small random Llama under the name `m`.
 # In the container it needs /proc, /sys (it calls lscpu) and /dev.
 tag=v0.18.0
@@ -20,7 +21,7 @@ layer_vllm() {
   install -D -m 755 "$recipes/vllm/vllm" "$1/usr/local/bin/vllm"
   # Its CPU worker insists on tcmalloc and Intel's OpenMP in LD_PRELOAD; the wheel keeps the library in its data folder.
   rm -rf "$work/iomp"
-  "$python" -m pip download --quiet --no-deps --cache-dir "$pip_cache" -d "$work/iomp" intel-openmp==2024.2.1
+  "$python" -m pip download --quiet --no-deps --no-cache-dir -d "$work/iomp" intel-openmp==2024.2.1
   unzip -qjo "$work"/iomp/intel_openmp-*.whl '*/libiomp5.so' -d "$1/usr/local/lib"
   chmod 755 "$1/usr/local/lib/libiomp5.so"
 }
