@@ -12,7 +12,9 @@ use crate::image::Reference;
 use crate::store;
 
 mod convert;
+mod inspect;
 pub mod output;
+mod verify;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling
 #[derive(Debug, Parser)]
@@ -28,6 +30,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Convert(convert::Args),
+    Verify(verify::Args),
+    Inspect(inspect::Args),
 }
 
 /// What a subcommand ends with: the error chain is printed once, then the hint.
@@ -67,6 +71,8 @@ pub fn main() -> ExitCode {
     let out = output::Output::new(cli.quiet);
     let result: Result<u8, Failure> = match &cli.command {
         Command::Convert(args) => convert::run(args, &out),
+        Command::Verify(args) => verify::run(args, &out),
+        Command::Inspect(args) => inspect::run(args, &out),
     };
     match result {
         Ok(code) => ExitCode::from(code),
