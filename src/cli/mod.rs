@@ -11,9 +11,11 @@ use clap::{Parser, Subcommand};
 use crate::image::Reference;
 use crate::store;
 
+pub mod bench;
 mod convert;
 mod inspect;
 pub mod output;
+pub mod profile;
 mod verify;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling
@@ -32,6 +34,8 @@ enum Command {
     Convert(convert::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
+    Profile(profile::Args),
+    Bench(bench::Command),
 }
 
 /// What a subcommand ends with: the error chain is printed once, then the hint.
@@ -69,10 +73,12 @@ impl Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let out = output::Output::new(cli.quiet);
-    let result: Result<u8, Failure> = match &cli.command {
-        Command::Convert(args) => convert::run(args, &out),
-        Command::Verify(args) => verify::run(args, &out),
-        Command::Inspect(args) => inspect::run(args, &out),
+    let result: Result<u8, Failure> = match cli.command {
+        Command::Convert(args) => convert::run(&args, &out),
+        Command::Verify(args) => verify::run(&args, &out),
+        Command::Inspect(args) => inspect::run(&args, &out),
+        Command::Profile(args) => profile::run(args, &out),
+        Command::Bench(command) => bench::run(command, &out),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -96,7 +96,8 @@ impl Tasks {
     }
 }
 
-fn megabytes(bytes: u64) -> String {
+/// `578.1 MB`.
+pub(super) fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
 }
 

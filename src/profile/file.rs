@@ -37,8 +37,11 @@ pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
     let profile: Profile = serde_json::from_value(value).map_err(Error::Json)?;
     for file in &profile.files {
         let fail = |why| Error::Entry { path: file.path.clone(), why };
-        if !file.path.starts_with('/') || file.path.split('/').skip(1).any(|c| matches!(c, "" | "." | "..")) {
+        if !is_clean(&file.path) {
             return Err(fail("path is not absolute and clean"));
+        }
+        if !file.links.iter().all(|l| is_clean(l) && *l != file.path) {
+            return Err(fail("a hard link is not another absolute and clean path"));
         }
         let mut end = None;
         for r in &file.ranges {
@@ -50,7 +53,15 @@ pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
             end = Some(stop);
         }
     }
+    if let Some(w) = profile.writes.iter().find(|w| !is_clean(&w.path)) {
+        return Err(Error::Entry { path: w.path.clone(), why: "path is not absolute and clean" });
+    }
     Ok(profile)
+}
+
+/// Whether a path is absolute and has no empty, `.` or `..` part.
+fn is_clean(path: &str) -> bool {
+    path.starts_with('/') && !path.split('/').skip(1).any(|c| matches!(c, "" | "." | ".."))
 }
 
 /// Serialises a profile: one file a line, so that two profiles can be compared with ordinary tools.
@@ -78,6 +89,7 @@ mod tests {
             header: Header { platform: "linux/amd64".into(), ..Header::default() },
             files: vec![File {
                 path: "/a".into(),
+                links: vec!["/b".into()],
                 origin: Origin::Image,
                 size: 10_000,
                 digest: None,
@@ -96,9 +108,11 @@ mod tests {
 
     #[test]
     fn impossible_values_are_refused_by_path() {
-        let breakers: [fn(&mut Profile); 5] = [
+        let breakers: [fn(&mut Profile); 7] = [
             |p| p.files[0].path = "a".into(),
             |p| p.files[0].path = "/a/../b".into(),
+            |p| p.files[0].links[0] = "/a".into(),
+            |p| p.files[0].links[0] = "b".into(),
             |p| p.files[0].ranges[1].1 = 1809,
             |p| p.files[0].ranges[1].0 = 4096,
             |p| p.files[0].ranges[0] = Range(u64::MAX, 2, 0),

@@ -64,9 +64,17 @@ pub struct Header {
     pub events: u64,
     /// Events the kernel dropped: above zero the profile is incomplete and says so.
     pub lost_events: u64,
+    /// Events on files that start-up itself had written: left out of `files`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub own_writes: u64,
     /// Events of files that could not be mapped to a path, by device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unmapped: BTreeMap<String, u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// Which recorder ran and what it is known to add.
@@ -123,6 +131,9 @@ pub struct File {
     /// Absolute path inside the container, cleaned (`/usr/bin/python3.11`). Bytes that are not UTF-8 cannot be carried; the
     /// recorder counts such files as unmapped.
     pub path: String,
+    /// Other names of the same file (hard links), sorted: its bytes are counted once, under `path`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<String>,
     /// Where it came from.
     pub origin: Origin,
     /// Size in bytes.

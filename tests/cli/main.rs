@@ -1,1 +1,4 @@
-fn main() {}
+//! The command line, one file a subcommand.
+#![expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
+
+mod bench;

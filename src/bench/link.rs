@@ -1,0 +1,179 @@
+//! A slow link in front of a registry: a TCP proxy that adds latency to every request and shares one bandwidth among all
+//! connections, and counts both.
+//!
+//! A request is a turnaround of an HTTP/1.1 connection: the first bytes of a connection, or client bytes after server bytes.
+//! Its latency is charged once, before the request goes on; setting up a connection is not charged (a real link would, once
+//! more for TLS), for any arm. Bandwidth is charged on what the registry sends, before it is passed on. Hidden here: the
+//! clock of the bandwidth and the pumps. One buffer a direction and connection is all the memory there is; a slow reader
+//! stops the pump, which stops the sender.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use super::result::Traffic;
+
+/// Bytes read in one go.
+const BUFFER: usize = 64 << 10;
+/// How far the clock may catch up after a timer that fired late or an idle moment. Timers are good to 1-2 ms and a buffer
+/// takes 0.16 ms at 400 MB/s, so some is needed; it lets 10 ms worth of bytes through at once.
+const BURST: Duration = Duration::from_millis(10);
+
+/// How slow the link is.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Added to each request.
+    pub latency: Duration,
+    /// Of all connections together; 0 means no limit.
+    pub bytes_per_second: u64,
+}
+
+/// A running link. It stops, with every connection, when dropped.
+pub struct Link {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+struct Shared {
+    upstream: String,
+    latency: Duration,
+    pace: Pace,
+    requests: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Link {
+    /// Listens on `listen` and forwards to `upstream`. Must be called within a runtime.
+    pub async fn start(listen: &str, upstream: &str, shape: Shape) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            upstream: upstream.into(),
+            latency: shape.latency,
+            pace: Pace { rate: shape.bytes_per_second, next: Mutex::new(Instant::now()) },
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
+        Ok(Self { address, shared, accepting })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Everything so far.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            requests: self.shared.requests.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // Dropped with this task, which ends the connections.
+    let mut connections = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => {
+                let shared = Arc::clone(&shared);
+                connections.spawn(async move {
+                    // An error is one side gone: the other learns it by its connection closing.
+                    let _gone = serve(client, &shared).await;
+                });
+            }
+            // Out of descriptors, most likely: wait for some to be closed.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
+    let mut server = TcpStream::connect(&shared.upstream).await?;
+    client.set_nodelay(true)?;
+    server.set_nodelay(true)?;
+    let (client_read, client_write) = client.split();
+    let (server_read, server_write) = server.split();
+    let turned = AtomicBool::new(true);
+    tokio::try_join!(up(client_read, server_write, &turned, shared), down(server_read, client_write, &turned, shared))?;
+    Ok(())
+}
+
+async fn up(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, turned: &AtomicBool, shared: &Shared) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return to.shutdown().await;
+        }
+        if turned.swap(false, Ordering::Relaxed) {
+            shared.requests.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(shared.latency).await;
+        }
+        to.write_all(&buffer[..n]).await?;
+    }
+}
+
+async fn down(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, turned: &AtomicBool, shared: &Shared) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        let n = from.read(&mut buffer).await?;
+        if n == 0 {
+            return to.shutdown().await;
+        }
+        shared.pace.take(n).await;
+        // Set before the bytes leave: an answer to them cannot come earlier.
+        turned.store(true, Ordering::Relaxed);
+        to.write_all(&buffer[..n]).await?;
+        shared.bytes.fetch_add(n as u64, Ordering::Relaxed);
+    }
+}
+
+/// When the link is free again. Every sender books its bytes behind those booked before, so the sum keeps the rate and
+/// connections take turns in the order they come.
+struct Pace {
+    rate: u64,
+    next: Mutex<Instant>,
+}
+
+impl Pace {
+    async fn take(&self, bytes: usize) {
+        if self.rate == 0 {
+            return;
+        }
+        let until = {
+            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+            let now = Instant::now();
+            let nanos = (bytes as u64).saturating_mul(1_000_000_000) / self.rate;
+            let from = now.checked_sub(BURST).map_or(*next, |earliest| earliest.max(*next));
+            *next = from + Duration::from_nanos(nanos);
+            *next
+        };
+        if until > Instant::now() {
+            tokio::time::sleep_until(until).await;
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
+#[path = "link_tests.rs"]
+mod tests;

@@ -1,0 +1,389 @@
+//! The benchmark on one machine: rounds of runs, each from a wiped stack, through the link, judged by the evidence.
+//!
+//! [`Bench`] keeps the report while it grows, so that whoever drops [`Bench::run`] half way (Ctrl-C) still has what was
+//! measured, and calls [`Bench::clean_up`]. Hidden here: the order of things in a run. Whatever costs time and is not part
+//! of a start (looking at the registry, at mounts and logs) happens before the first mark or after the last; at the
+//! marks between, only `/proc` is read.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use super::cri::{self, Container, Cri};
+use super::evidence::{self, After, Before, Evidence};
+use super::link::{Link, Shape};
+use super::observe::{self, POLL};
+use super::result::{
+    ArmFacts, CpuUse, LayerFacts, LinkShape, Measured, Outcome, Phases, Report, Run, SCHEMA, Split, Start, Traffic,
+    Workload, cross_check,
+};
+use super::stack::{Env, Stack};
+use super::{Arm, Error, Options, arm, probe};
+use crate::digest::Digest;
+use crate::image::Image;
+
+/// Lines of a failed container's log that are kept.
+const TAIL: usize = 20;
+
+/// What happened, for whoever watches.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Something begins.
+    Step(String),
+    /// A run is over.
+    Run(&'a Run),
+}
+
+/// A benchmark and its report so far.
+pub struct Bench<'w> {
+    options: Options,
+    stack: Stack,
+    report: Report,
+    env: Option<Env>,
+    folder: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+    watch: &'w (dyn Fn(&Report, Event<'_>) + Sync),
+}
+
+impl<'w> Bench<'w> {
+    /// Prepares; nothing runs yet.
+    pub fn new(options: Options, watch: &'w (dyn Fn(&Report, Event<'_>) + Sync)) -> Result<Self, Error> {
+        for (i, arm) in options.arms.iter().enumerate() {
+            if options.arms[..i].iter().any(|a| a.name == arm.name) {
+                return Err(Error::Options(format!("two arms are called {:?}", arm.name)));
+            }
+        }
+        if options.arms.is_empty() || options.rounds == 0 {
+            return Err(Error::Options("nothing to run: expected at least one arm and one round".into()));
+        }
+        let temporary =
+            tempfile::Builder::new().prefix("esgz-bench-").tempdir().map_err(Error::io("making a temporary folder"))?;
+        let (folder, temporary) = match &options.evidence {
+            Some(folder) => {
+                if fs::read_dir(folder).is_ok_and(|mut d| d.next().is_some()) {
+                    return Err(Error::Options(format!("the evidence folder {} is not empty", folder.display())));
+                }
+                (std::path::absolute(folder).map_err(Error::io("finding the evidence folder"))?, None)
+            }
+            None => (temporary.path().to_owned(), Some(temporary)),
+        };
+        let report = Report {
+            schema: SCHEMA.into(),
+            esgz: env!("CARGO_PKG_VERSION").into(),
+            started: now(),
+            finished: now(),
+            complete: false,
+            machine: observe::machine(),
+            versions: std::collections::BTreeMap::new(),
+            link: LinkShape {
+                latency_ms: u64::try_from(options.latency.as_millis()).unwrap_or(u64::MAX),
+                bandwidth_mb: options.bandwidth_mb,
+                listen: options.listen.clone(),
+                upstream: String::new(),
+            },
+            workload: Workload {
+                port: options.port,
+                prompt: probe::PROMPT.into(),
+                max_tokens: probe::MAX_TOKENS,
+                env: options.env.iter().map(|(k, _)| k.clone()).collect(),
+                args: options.args.clone(),
+            },
+            rounds: options.rounds,
+            arms: Vec::new(),
+            runs: Vec::new(),
+        };
+        let stack = Stack::new(&options.stack, options.timeout);
+        Ok(Self { options, stack, report, env: None, folder, _temporary: temporary, watch })
+    }
+
+    /// What was measured so far.
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// Runs all rounds. An error is one that ends the benchmark; runs that failed and were passed over are in the report.
+    pub async fn run(&mut self) -> Result<(), Error> {
+        let link = self.prepare().await?;
+        for round in 1..=self.options.rounds {
+            for index in arm::order(self.options.arms.len(), round) {
+                let arm = self.options.arms[index].clone();
+                let facts = self.report.arms[index].clone();
+                for start in arm.starts() {
+                    let failed = self.one(&arm, &facts, *start, round, &link).await;
+                    self.report.finished = now();
+                    if let Some(run) = self.report.runs.last() {
+                        (self.watch)(&self.report, Event::Run(run));
+                    }
+                    match failed {
+                        Some(error) if !self.options.keep_going => return Err(error),
+                        // Without its cold run there is no image on disk for the warm one.
+                        Some(_) => break,
+                        None => {}
+                    }
+                }
+            }
+        }
+        self.report.complete = true;
+        Ok(())
+    }
+
+    /// Stops the containers and the stack, but for the registry.
+    pub async fn clean_up(&self) -> Result<(), Error> {
+        if let Some(env) = &self.env {
+            // A runtime that is down has no containers; the stack's own word counts.
+            let _gone = Cri::new(env, self.options.timeout.min(Duration::from_mins(1))).clear().await;
+        }
+        self.stack.down().await
+    }
+
+    /// Everything that can fail before the first run: the stack, the images, the link.
+    async fn prepare(&mut self) -> Result<Link, Error> {
+        (self.watch)(&self.report, Event::Step("starting the stack".into()));
+        self.stack.reset(&self.options.arms[0].snapshotter).await?;
+        let env = self.stack.env().await?;
+        self.env = Some(env.clone());
+        let (name, version) = Cri::new(&env, self.options.timeout).version().await?;
+        self.report.versions.clone_from(&env.versions);
+        self.report.versions.insert(name, version);
+        for arm in &self.options.arms {
+            if arm.image.host != env.registry {
+                return Err(Error::Options(format!("{} is not in the stack's registry {}", arm.image, env.registry)));
+            }
+            let (named, image) = probe::image(&env.registry, &arm.image).await?;
+            self.report.arms.push(facts(arm, named, &image));
+        }
+        let shape = Shape {
+            latency: self.options.latency,
+            bytes_per_second: self.options.bandwidth_mb.saturating_mul(1_000_000),
+        };
+        let listening = Error::io(format!("listening on {}", self.options.listen));
+        let link = Link::start(&self.options.listen, &env.registry, shape).await.map_err(listening)?;
+        self.report.link.listen = link.address().to_string();
+        self.report.link.upstream = env.registry;
+        Ok(link)
+    }
+
+    /// One run, entered into the report whatever comes of it. Gives the error of a run that failed.
+    async fn one(&mut self, arm: &Arm, facts: &ArmFacts, start: Start, round: u32, link: &Link) -> Option<Error> {
+        let row = arm.row(start);
+        (self.watch)(&self.report, Event::Step(format!("round {round} of {}: {row}", self.options.rounds)));
+        let folder = self.folder.join(format!("round{round}-{}", row.replace(' ', "-")));
+        let started = now();
+        let measured = self.measure(arm, facts, start, link, &folder).await;
+        if let Some(env) = &self.env
+            && let Err(e) = Cri::new(env, self.options.timeout).clear().await
+        {
+            (self.watch)(&self.report, Event::Step(format!("removing the container: {}", e.chain())));
+        }
+        let (load, outcome, failed) = match measured {
+            Ok((load, measured)) => (load, Outcome::Measured(Box::new(measured)), None),
+            Err(e) => {
+                let outcome = Outcome::Failed { error: e.chain(), log: cri::tail(&folder, TAIL) };
+                (observe::load(), outcome, Some(e))
+            }
+        };
+        let valid = matches!(&outcome, Outcome::Measured(m) if m.invalid.is_empty());
+        self.report.runs.push(Run { row, valid, arm: arm.name.clone(), start, round, started, load, outcome });
+        cross_check(&mut self.report.runs, arm::ORIGINAL);
+        if let Some(run) = self.report.runs.last() {
+            let text = serde_json::to_string_pretty(run).unwrap_or_default();
+            let _copy = fs::write(folder.join("run.json"), text);
+        }
+        failed
+    }
+
+    async fn measure(
+        &mut self,
+        arm: &Arm,
+        facts: &ArmFacts,
+        start: Start,
+        link: &Link,
+        folder: &Path,
+    ) -> Result<(String, Measured), Error> {
+        fs::create_dir_all(folder).map_err(Error::io(format!("making {}", folder.display())))?;
+        let limit = self.options.timeout;
+        let page_cache_before_kb = observe::page_cache_kb()?;
+        match start {
+            Start::Cold => self.stack.reset(&arm.snapshotter).await?,
+            Start::Warm => observe::drop_caches()?,
+        }
+        let page_cache_after_kb = observe::page_cache_kb()?;
+        let load = observe::load();
+        let env = self.stack.env().await?;
+        self.env = Some(env.clone());
+        let cri = Cri::new(&env, limit);
+        let address = format!("127.0.0.1:{}", self.options.port);
+        if probe::listens(&address).await {
+            return Err(Error::Unexpected {
+                what: address,
+                why: "something listens there before the container starts".into(),
+            });
+        }
+        let layers = || facts.layers.iter().map(|l| l.digest);
+        let before = Before {
+            snapshotter: env.snapshotter.clone(),
+            images: cri.images().await?.into_iter().map(|i| i.name).collect(),
+            blobs: observe::stored(&env.content_store, layers()),
+            mounts: observe::lazy_mounts(&env.stargz_root)?,
+            cache_files: observe::cache_files(&env.stargz_root),
+            page_cache_before_kb,
+            page_cache_after_kb,
+        };
+        let log_from = observe::log_length(&env.stargz_log);
+        let mut image = arm.image.clone();
+        image.host = link.address().to_string();
+        let image = image.to_string();
+
+        let mark =
+            |at: Instant, process: Option<u32>| Mark { at, link: link.traffic(), cpu: observe::cpu(&env, process) };
+        // The clock starts after this sample was taken, and after that every sample is within the time.
+        let mut first = mark(Instant::now(), None);
+        first.at = Instant::now();
+        if start == Start::Cold {
+            cri.pull(&image).await?;
+        }
+        let pulled = mark(Instant::now(), None);
+        let container = cri.start(&image, &self.options.env, &self.options.args, folder, folder).await?;
+        let created = Instant::now();
+        let (process, ready) = wait(&cri, &container, &address, limit).await?;
+        let ready = mark(ready, Some(process));
+        let asked = tokio::time::timeout(limit, probe::chat(&address)).await;
+        let answered = mark(Instant::now(), Some(process));
+        let answer = match asked {
+            Ok(Ok(text)) => text,
+            Ok(Err(e)) => return Err(Error::Unexpected { what: "the chat".into(), why: e.to_string() }),
+            Err(_) => return Err(Error::Timeout { what: "the chat answer".into(), seconds: limit.as_secs() }),
+        };
+        if !observe::alive(process) {
+            return Err(Error::Ended(cri.ended(&container).await?));
+        }
+
+        let log = if arm.snapshotter == evidence::LAZY {
+            observe::log_since(&env.stargz_log, log_from)?
+        } else {
+            String::new()
+        };
+        let _copy = fs::write(folder.join("stargz.log"), &log);
+        let _copy = fs::copy("/proc/self/mountinfo", folder.join("mountinfo"));
+        let after = After {
+            image_listed: cri.images().await?.iter().any(|i| i.digests.contains(&facts.manifest)),
+            blobs: observe::stored(&env.content_store, layers()),
+            mounts: observe::lazy_mounts(&env.stargz_root)?,
+            log: observe::prepared(&log),
+        };
+        let evidence = Evidence { before, after };
+        let traffic =
+            Split { pull: over(&first, &pulled), start: over(&pulled, &ready), chat: over(&ready, &answered) };
+        let verdict = evidence::judge(facts, start, &evidence, &traffic);
+        let cpu = Split {
+            pull: observe::used(first.cpu, pulled.cpu),
+            start: observe::used(pulled.cpu, ready.cpu),
+            chat: observe::used(ready.cpu, answered.cpu),
+        };
+        let measured = Measured {
+            phases: phases(start, [first.at, pulled.at, created, ready.at, answered.at]),
+            link: traffic,
+            cpu,
+            answer,
+            lazy_layers: verdict.lazy_layers,
+            layers: facts.layers.len(),
+            invalid: verdict.invalid,
+            evidence,
+        };
+        Ok((load, measured))
+    }
+}
+
+/// A moment between two phases.
+struct Mark {
+    at: Instant,
+    link: Traffic,
+    cpu: CpuUse,
+}
+
+fn over(from: &Mark, to: &Mark) -> Traffic {
+    Traffic { requests: to.link.requests - from.link.requests, bytes: to.link.bytes - from.link.bytes }
+}
+
+/// Marks become whole milliseconds first and differences then, so that the sum is exact.
+fn phases(start: Start, at: [Instant; 5]) -> Phases {
+    let ms = |t: Instant| u64::try_from((t - at[0]).as_millis()).unwrap_or(u64::MAX);
+    // A warm run begins where the pull would have ended.
+    let begin = if start == Start::Cold { 0 } else { ms(at[1]) };
+    Phases {
+        pull_ms: (start == Start::Cold).then(|| ms(at[1])),
+        create_ms: ms(at[2]) - ms(at[1]),
+        ready_ms: ms(at[3]) - ms(at[2]),
+        chat_ms: ms(at[4]) - ms(at[3]),
+        total_ms: ms(at[4]) - begin,
+    }
+}
+
+/// Until the workload is ready: its process and the moment. The runtime is asked for the process while the workload is polled already.
+async fn wait(cri: &Cri, container: &Container, address: &str, limit: Duration) -> Result<(u32, Instant), Error> {
+    let process = OnceLock::new();
+    let find = async {
+        let pid = cri.process(container).await?;
+        Ok::<_, Error>(*process.get_or_init(|| pid))
+    };
+    let poll = async {
+        loop {
+            if probe::healthy(address).await {
+                return Ok(Instant::now());
+            }
+            if process.get().is_some_and(|pid| !observe::alive(*pid)) {
+                return Err(Error::Ended(cri.ended(container).await?));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    match tokio::time::timeout(limit, async { tokio::try_join!(find, poll) }).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::Timeout { what: "getting ready".into(), seconds: limit.as_secs() }),
+    }
+}
+
+fn facts(arm: &Arm, named: Digest, image: &Image) -> ArmFacts {
+    use crate::image::names;
+    let mut chain: Option<Digest> = None;
+    let layer = |(layer, diff_id): (&crate::image::Descriptor, &Digest)| {
+        let id = chain.map_or(*diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()));
+        chain = Some(id);
+        LayerFacts {
+            digest: layer.digest,
+            size: layer.size,
+            toc: layer.annotation(names::TOC_DIGEST).is_some(),
+            kind: layer.annotation(names::LAYER_KIND).map(Into::into),
+            chain: id,
+        }
+    };
+    ArmFacts {
+        name: arm.name.clone(),
+        reference: arm.image.to_string(),
+        snapshotter: arm.snapshotter.clone(),
+        manifest: named,
+        config: image.manifest.config.digest,
+        layers: image.manifest.layers.iter().zip(&image.config.diff_ids).map(layer).collect(),
+    }
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_add_up_whatever_the_rounding() {
+        let zero = Instant::now();
+        let at = [0, 1999, 3500, 9999, 12_700].map(|us| zero + Duration::from_micros(us));
+        let cold = phases(Start::Cold, at);
+        assert_eq!(cold, Phases { pull_ms: Some(1), create_ms: 2, ready_ms: 6, chat_ms: 3, total_ms: 12 });
+        let warm = phases(Start::Warm, at);
+        assert_eq!(warm.create_ms + warm.ready_ms + warm.chat_ms, warm.total_ms);
+        assert_eq!(warm.pull_ms, None);
+    }
+}

@@ -1,0 +1,288 @@
+//! The document a benchmark leaves: schema `esgz.bench/v1`. Plain data, written as JSON and rendered by `report`.
+//!
+//! Times are whole milliseconds between marks on one clock, so the phases of a run add up to its total exactly. Values of
+//! environment variables are never part of it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::evidence::Evidence;
+use crate::digest::Digest;
+
+/// What `schema` says.
+pub const SCHEMA: &str = "esgz.bench/v1";
+
+/// One benchmark.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// Version of the writer.
+    pub esgz: String,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// When the last run was over.
+    pub finished: String,
+    /// False when it was interrupted or gave up: what is here was measured, the rest was not.
+    pub complete: bool,
+    /// The machine.
+    pub machine: Machine,
+    /// Versions of what took part, as they tell them themselves.
+    pub versions: BTreeMap<String, String>,
+    /// The link in front of the registry, the same for all arms.
+    pub link: LinkShape,
+    /// What was asked of the workload.
+    pub workload: Workload,
+    /// Runs asked for, per arm.
+    pub rounds: u32,
+    /// The arms.
+    pub arms: Vec<ArmFacts>,
+    /// Every run in the order it was made.
+    pub runs: Vec<Run>,
+}
+
+/// Facts about the machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// CPUs this process may use.
+    pub cpus: usize,
+    /// Model name of the first one.
+    pub cpu_model: String,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Kernel release.
+    pub kernel: String,
+}
+
+/// The link.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkShape {
+    /// Added to each request.
+    pub latency_ms: u64,
+    /// All connections together, 10^6 bytes a second; 0: not limited.
+    pub bandwidth_mb: u64,
+    /// Where it listened.
+    pub listen: String,
+    /// The registry behind it.
+    pub upstream: String,
+}
+
+/// The question and how it was put.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Workload {
+    /// Port of the workload on 127.0.0.1.
+    pub port: u16,
+    /// The prompt.
+    pub prompt: String,
+    /// Tokens asked for.
+    pub max_tokens: u32,
+    /// Names of the environment variables given to the container.
+    pub env: Vec<String>,
+    /// Arguments given to the container in place of the image's own.
+    pub args: Vec<String>,
+}
+
+/// An arm and the image behind it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ArmFacts {
+    /// Its name.
+    pub name: String,
+    /// The reference in the registry.
+    pub reference: String,
+    /// Which snapshotter ran it.
+    pub snapshotter: String,
+    /// Digest the reference resolved to.
+    pub manifest: Digest,
+    /// Digest of the image config.
+    pub config: Digest,
+    /// Layers, lowest first.
+    pub layers: Vec<LayerFacts>,
+}
+
+/// A layer of an arm's image.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LayerFacts {
+    /// Blob digest.
+    pub digest: Digest,
+    /// Blob size.
+    pub size: u64,
+    /// It carries the TOC digest annotation that lazy mounting needs.
+    pub toc: bool,
+    /// Our annotation of its kind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Chain ID: what containerd calls the snapshot of this layer on those below.
+    pub chain: Digest,
+}
+
+/// How a run starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// Wiped state, page cache dropped, image not there.
+    Cold,
+    /// Image on disk, page cache dropped.
+    Warm,
+}
+
+/// One run of one arm.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    /// Row of the table: the arm, and its start where an arm has both.
+    pub row: String,
+    /// The arm's name.
+    pub arm: String,
+    /// How it started.
+    pub start: Start,
+    /// Round, from 1.
+    pub round: u32,
+    /// When it began, RFC 3339.
+    pub started: String,
+    /// Load average of the last minute before it began.
+    pub load: String,
+    /// It was measured and nothing speaks against it: it counts.
+    pub valid: bool,
+    /// Measured to the end.
+    pub outcome: Outcome,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "status")]
+pub enum Outcome {
+    /// It answered; whether it counts is in `invalid`.
+    Measured(Box<Measured>),
+    /// It did not get to an answer.
+    Failed {
+        /// Why.
+        error: String,
+        /// Last lines of the container.
+        log: Vec<String>,
+    },
+}
+
+/// What was measured.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Measured {
+    /// Times.
+    pub phases: Phases,
+    /// Requests and bytes over the link.
+    pub link: Split<Traffic>,
+    /// CPU time used.
+    pub cpu: Split<CpuUse>,
+    /// The answer's text.
+    pub answer: String,
+    /// Lazy layers, as observed.
+    pub lazy_layers: usize,
+    /// All layers.
+    pub layers: usize,
+    /// Why this run does not count; empty when it does.
+    pub invalid: Vec<String>,
+    /// What the verdict rests on.
+    pub evidence: Evidence,
+}
+
+/// Milliseconds of each phase; they add up to `total_ms`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// `crictl pull`, from process start to its end; absent in a warm run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_ms: Option<u64>,
+    /// Pod sandbox, container creation, container start.
+    pub create_ms: u64,
+    /// From there to the first `200` of `/health`.
+    pub ready_ms: u64,
+    /// From there to the end of a whole chat answer.
+    pub chat_ms: u64,
+    /// First mark to last.
+    pub total_ms: u64,
+}
+
+/// One value a phase.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Split<T> {
+    /// During the pull.
+    pub pull: T,
+    /// From the end of the pull until ready.
+    pub start: T,
+    /// From ready to the answer.
+    pub chat: T,
+}
+
+/// What went over the link.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Requests.
+    pub requests: u64,
+    /// Bytes from the registry, headers included.
+    pub bytes: u64,
+}
+
+/// CPU milliseconds, in the kernel's 10 ms ticks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuUse {
+    /// The lazy snapshotter.
+    pub snapshotter_ms: u64,
+    /// containerd.
+    pub containerd_ms: u64,
+    /// The container's processes.
+    pub workload_ms: u64,
+    /// This process: the link and the probes, which share the machine with what they measure.
+    pub bench_ms: u64,
+}
+
+impl Split<Traffic> {
+    /// All phases together.
+    pub fn total(&self) -> Traffic {
+        let all = [self.pull, self.start, self.chat];
+        Traffic { requests: all.iter().map(|t| t.requests).sum(), bytes: all.iter().map(|t| t.bytes).sum() }
+    }
+}
+
+impl Split<CpuUse> {
+    /// The snapshotter's share of the whole run.
+    pub fn snapshotter_ms(&self) -> u64 {
+        self.pull.snapshotter_ms + self.start.snapshotter_ms + self.chat.snapshotter_ms
+    }
+}
+
+impl Run {
+    /// The measurement, if there is one.
+    pub fn measured(&self) -> Option<&Measured> {
+        match &self.outcome {
+            Outcome::Measured(m) => Some(m),
+            Outcome::Failed { .. } => None,
+        }
+    }
+
+    /// The measurement, if it counts. Asks the reasons themselves, whatever the flag says.
+    pub fn counted(&self) -> Option<&Measured> {
+        self.measured().filter(|m| m.invalid.is_empty())
+    }
+}
+
+/// Marks every measured run whose answer is not the one of the first measured run of `reference` (of any arm, when that one has
+/// none): temperature is 0, so another text means another program ran. Gives the rows and rounds newly marked.
+pub fn cross_check(runs: &mut [Run], reference: &str) -> Vec<(String, u32)> {
+    let first = runs.iter().filter(|r| r.arm == reference).find_map(|r| r.measured().map(|m| (r, m)));
+    let Some((from, m)) = first.or_else(|| runs.iter().find_map(|r| r.measured().map(|m| (r, m)))) else {
+        return Vec::new();
+    };
+    let (row, round, expected) = (from.row.clone(), from.round, m.answer.clone());
+    let mut marked = Vec::new();
+    for run in runs {
+        let (this_row, this_round) = (run.row.clone(), run.round);
+        if let Outcome::Measured(m) = &mut run.outcome
+            && m.answer != expected
+        {
+            let why = format!("the answer {:?} differs from {expected:?} of {row}, round {round}", m.answer);
+            if !m.invalid.contains(&why) {
+                m.invalid.push(why);
+                run.valid = false;
+                marked.push((this_row, this_round));
+            }
+        }
+    }
+    marked
+}

@@ -1,0 +1,214 @@
+//! `esgz bench`: measures start-up and shows what was measured.
+//!
+//! The table goes to stdout, progress to stderr. Exit codes: 0 all runs count, 1 something failed, 3 at least one run is
+//! invalid, 130 interrupted (the stack is left down, but for its registry, and what was measured is shown as partial).
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use super::output::Output;
+use crate::bench::local::Event;
+use crate::bench::result::{Outcome, Report, Run};
+use crate::bench::{Arm, Bench, Options, report};
+
+/// Measure start-up from the pull to the first chat answer
+#[derive(Debug, Args)]
+pub struct Command {
+    #[command(subcommand)]
+    command: Sub,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    Local(Local),
+    Report(Show),
+}
+
+/// Benchmark on this machine: containerd, stargz snapshotter and a registry behind a slow link
+///
+/// Every run starts from wiped state and a dropped page cache, rounds are interleaved, and each run carries the evidence that
+/// it was cold and that exactly the layers meant to be lazy were. Needs root.
+#[derive(Debug, Args)]
+struct Local {
+    /// Shell words that run the stack script (reset, env, down)
+    #[arg(long, value_name = "CMD")]
+    stack: String,
+    /// An arm; `original=REF` is the baseline (overlayfs, cold and warm), others run cold under stargz
+    #[arg(long = "arm", value_name = "NAME[@SNAPSHOTTER]=REF", required = true)]
+    arms: Vec<Arm>,
+    /// Rounds: runs of each arm
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Latency of the link, added to each request
+    #[arg(long, default_value_t = 30, value_name = "MS")]
+    latency_ms: u64,
+    /// Bandwidth of the link, all connections together, in 10^6 bytes a second; 0 for no limit
+    #[arg(long, default_value_t = 400, value_name = "MB/S")]
+    bandwidth_mb: u64,
+    /// Port of the workload on 127.0.0.1
+    #[arg(long, default_value_t = 8000)]
+    port: u16,
+    /// Where the link listens
+    #[arg(long, default_value = "127.0.0.1:5071", value_name = "ADDRESS")]
+    listen: String,
+    /// Write the report here as JSON, renewed after each run; `-`: to stdout in place of the table
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Go on after a failed run
+    #[arg(long)]
+    keep_going: bool,
+    /// Longest time for one phase of a run, and for one call of the stack script, in seconds
+    #[arg(long, default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+    /// Environment of the container; the value is not recorded
+    #[arg(long = "env", value_name = "K=V", value_parser = variable)]
+    env: Vec<(String, String)>,
+    /// Keep logs and evidence of each run in this folder (new or empty)
+    #[arg(long, value_name = "DIR")]
+    evidence: Option<PathBuf>,
+    /// Arguments of the container in place of the image's own
+    #[arg(last = true)]
+    args: Vec<String>,
+}
+
+/// Show a report again
+#[derive(Debug, Args)]
+struct Show {
+    /// A file that `bench local --json` wrote
+    file: PathBuf,
+}
+
+fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((k, v)) if !k.is_empty() => Ok((k.into(), v.into())),
+        _ => Err("expected K=V".into()),
+    }
+}
+
+/// Runs the command.
+pub fn run(command: Command, out: &Output) -> Result<u8, Failure> {
+    match command.command {
+        Sub::Local(args) => local(args, out),
+        Sub::Report(show) => {
+            let text = std::fs::read_to_string(&show.file)
+                .map_err(|e| Failure::new(1, format!("{}: {e}", show.file.display())))?;
+            out.data(report::render(&report::read(&text)?).trim_end());
+            Ok(0)
+        }
+    }
+}
+
+fn local(args: Local, out: &Output) -> Result<u8, Failure> {
+    let json = args.json;
+    let options = Options {
+        stack: args.stack,
+        arms: args.arms,
+        rounds: args.runs,
+        latency: Duration::from_millis(args.latency_ms),
+        bandwidth_mb: args.bandwidth_mb,
+        port: args.port,
+        listen: args.listen,
+        timeout: Duration::from_secs(args.timeout),
+        keep_going: args.keep_going,
+        env: args.env,
+        args: args.args,
+        evidence: args.evidence,
+    };
+    let file = json.as_deref().filter(|f| *f != Path::new("-"));
+    let keep = |report: &Report| match file {
+        Some(file) => save(report, file),
+        None => Ok(()),
+    };
+    let watch = |report: &Report, event: Event<'_>| match event {
+        Event::Step(what) => out.say(what),
+        Event::Run(run) => {
+            out.say(line(run));
+            if let Err(e) = keep(report) {
+                out.say(format_args!("warning: the report is not saved: {e}"));
+            }
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut bench = Bench::new(options, &watch).map_err(|e| Failure { code: 2, ..Failure::from(e) })?;
+    // None: interrupted.
+    let ended = runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        tokio::select! {
+            ended = bench.run() => Ok::<_, std::io::Error>(Some(ended)),
+            _ = tokio::signal::ctrl_c() => Ok(None),
+            _ = terminated.recv() => Ok(None),
+        }
+    })?;
+    if ended.is_none() {
+        out.say("interrupted: stopping the containers and the stack");
+    }
+    let cleaned = runtime.block_on(bench.clean_up());
+    let report = bench.report();
+    let saved = keep(report);
+    if json.is_some() && file.is_none() {
+        out.data(serde_json::to_string_pretty(report)?);
+    } else {
+        out.data(report::render(report).trim_end());
+    }
+    match (ended, cleaned) {
+        (None, cleaned) => {
+            if let Err(e) = cleaned {
+                out.failure(&Failure::from(e).hint("the stack may still run: call its `down`"));
+            }
+            return Ok(130);
+        }
+        (Some(Err(e)), _) => return Err(e.into()),
+        (Some(Ok(())), Err(e)) => return Err(Failure::from(e).hint("the figures stand; the stack may still run")),
+        (Some(Ok(())), Ok(())) => {}
+    }
+    saved?;
+    Ok(code(report))
+}
+
+/// 3 when a run is invalid; 1 when an arm has nothing but failed runs.
+fn code(report: &Report) -> u8 {
+    let measured = |row: &str| report.runs.iter().any(|r| r.row == row && r.measured().is_some());
+    if report.runs.iter().any(|r| !measured(&r.row)) {
+        1
+    } else if report.runs.iter().any(|r| r.measured().is_some_and(|m| !m.invalid.is_empty())) {
+        3
+    } else {
+        0
+    }
+}
+
+fn line(run: &Run) -> String {
+    match &run.outcome {
+        Outcome::Failed { error, .. } => format!("  failed: {error}"),
+        Outcome::Measured(m) => {
+            let s = |ms: u64| Duration::from_millis(ms).as_secs_f64();
+            let p = m.phases;
+            let pull = p.pull_ms.map_or(String::new(), |ms| format!("pull {:.2} + ", s(ms)));
+            let valid = if m.invalid.is_empty() { "" } else { " INVALID" };
+            format!(
+                "  {pull}create {:.2} + ready {:.2} + chat {:.2} = {:.2} s{valid}",
+                s(p.create_ms),
+                s(p.ready_ms),
+                s(p.chat_ms),
+                s(p.total_ms)
+            )
+        }
+    }
+}
+
+/// Whole or not at all: a reader never sees half a report.
+fn save(report: &Report, file: &Path) -> Result<(), std::io::Error> {
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut new = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .tempfile_in(folder)?;
+    serde_json::to_writer_pretty(&mut new, report)?;
+    new.write_all(b"\n")?;
+    new.persist(file)?;
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! Facts about the machine that explain a profile's figures.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+/// Kernel, processors, memory, GPU and its driver, as far as `/proc` tells.
+pub(super) fn facts() -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
+    let mut put = |key: &str, value: Option<String>| {
+        if let Some(v) = value.filter(|v| !v.is_empty()) {
+            out.insert(key.to_owned(), v);
+        }
+    };
+    let read = |path: &str| fs::read_to_string(path).ok();
+    put("kernel", read("/proc/sys/kernel/osrelease").map(|t| t.trim().to_owned()));
+    put("cpus", std::thread::available_parallelism().ok().map(|n| n.to_string()));
+    put(
+        "memory_kib",
+        read("/proc/meminfo").and_then(|t| Some(t.lines().next()?.split_whitespace().nth(1)?.to_owned())),
+    );
+    put("nvidia_driver", read("/proc/driver/nvidia/version").and_then(|t| nvidia_version(&t)));
+    let mut gpus: Vec<String> = fs::read_dir("/proc/driver/nvidia/gpus")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|gpu| {
+            let text = fs::read_to_string(gpu.path().join("information")).ok()?;
+            Some(text.lines().find_map(|l| l.strip_prefix("Model:"))?.trim().to_owned())
+        })
+        .collect();
+    gpus.sort();
+    put("gpus", Some(gpus.join(", ")));
+    out
+}
+
+/// The version out of `NVRM version: NVIDIA UNIX ... Kernel Module  580.95.05  Tue Sep ...`.
+fn nvidia_version(text: &str) -> Option<String> {
+    let is_version = |w: &&str| w.contains('.') && w.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    text.lines().next()?.split_whitespace().find(is_version).map(ToOwned::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_version_is_found_in_both_wordings() {
+        for text in [
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\nGCC version: 12.2.0",
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.183.01  Release Build",
+        ] {
+            assert_eq!(nvidia_version(text).as_deref(), Some("535.183.01"));
+        }
+    }
+
+    #[test]
+    fn the_kernel_is_always_known() {
+        assert!(facts().contains_key("kernel"));
+    }
+}

@@ -1,0 +1,278 @@
+//! `esgz bench` against a made-up stack: a script for the stack, one for crictl, a small registry and workload in this process. No
+//! containers, no root: what is tested is the order of things, the verdicts and what is printed.
+//!
+//! The "runtime" keeps its state in a folder: `images`, `content/blobs`, `started`. A cold start drops the real page cache only
+//! in a real stack, so the warm run, which `bench` itself makes cold, needs root and is left to the end-to-end test.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use assert_cmd::Command;
+use esgz::digest::Digest;
+use predicates::prelude::*;
+use serde_json::{Value, json};
+
+const STACK: &str = r#"#!/bin/bash
+set -eu
+d=$(dirname "$0"); echo "$*" >>"$d/calls"
+case $1 in
+reset) rm -rf "$d/content" "$d/images" "$d/started"; mkdir -p "$d/content/blobs/sha256"; echo "$3" >"$d/snapshotter"; : >"$d/log" ;;
+env) cat <<JSON
+{"cri_socket":"$d/cri.sock","containerd_root":"$d","stargz_root":"$d/stargz","stargz_log":"$d/log","registry":"$(cat "$d/registry")",
+ "crictl":"$d/crictl","content_store":"$d/content","containerd_pid":$$,"stargz_pid":null,"snapshotter":"$(cat "$d/snapshotter")"}
+JSON
+;;
+down) rm -f "$d/started" ;;
+esac
+"#;
+
+/// `pull` fetches layers through the link with bash alone; `behave` holds what goes wrong.
+const CRICTL: &str = r#"#!/bin/bash
+set -eu
+d=$(dirname "$0"); behave=$(cat "$d/behave"); shift 6
+case $1 in
+version) printf 'Version:  0.1.0\nRuntimeName:  containerd\nRuntimeVersion:  v2.4.2\n' ;;
+pods) if [ -e "$d/started" ]; then echo pod1; fi ;;
+rmp) kill "$(cat "$d/pid")" 2>/dev/null || true; rm -f "$d/started" ;;
+images) echo "{\"images\":[{\"id\":\"p\",\"repoTags\":[\"registry.k8s.io/pause:3.10\"],\"repoDigests\":[]}$(cat "$d/images" 2>/dev/null)]}" ;;
+pull)
+  [ "$behave" != refuse ] || { echo "no such image" >&2; exit 1; }
+  [ "$behave" != slow ] || sleep 60
+  host=${2%%/*}
+  while read -r name; do
+    [ "$behave" != lazy ] || continue
+    exec 3<>"/dev/tcp/${host%:*}/${host#*:}"
+    printf 'GET /v2/m/blobs/sha256:%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' "$name" >&3
+    cat <&3 >"$d/content/blobs/sha256/$name"; exec 3>&-
+  done <"$d/layers"
+  echo ",{\"id\":\"i\",\"repoTags\":[\"$2\"],\"repoDigests\":[\"x@$(cat "$d/digest")\"]}" >"$d/images" ;;
+runp) echo pod1 ;;
+create) echo c1 ;;
+start) sleep 300 >/dev/null 2>&1 & echo $! >"$d/pid"
+  printf 't stderr F one\nt stderr F two\n' >"$(sed 's/.*"log_directory":"\([^"]*\)".*/\1/' "$d/pod" )/workload.log"
+  if [ "$behave" = die ]; then kill $!; else touch "$d/started"; fi ;;
+inspect) echo "{\"status\":{\"state\":\"CONTAINER_EXITED\",\"exitCode\":1,\"reason\":\"Error\"},\"info\":{\"pid\":$(cat "$d/pid")}}" ;;
+esac
+if [ "$1" = runp ]; then cp "$2" "$d/pod"; fi
+"#;
+
+struct Stack {
+    dir: tempfile::TempDir,
+    port: u16,
+    registry: String,
+}
+
+/// Answers every request of a connection from `answer`, which gets method and path.
+fn serve(listener: TcpListener, answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) {
+    let answer = Arc::new(answer);
+    std::thread::spawn(move || {
+        for peer in listener.incoming().flatten() {
+            let answer = Arc::clone(&answer);
+            std::thread::spawn(move || one(peer, &*answer));
+        }
+    });
+}
+
+fn one(mut peer: TcpStream, answer: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<()> {
+    let mut lines = BufReader::new(peer.try_clone().ok()?).lines();
+    let first = lines.next()?.ok()?;
+    lines.find(|l| l.as_ref().is_ok_and(String::is_empty));
+    let (status, body) = answer(&first).map_or(("404 Not Found", Vec::new()), |b| ("200 OK", b));
+    write!(peer, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).ok()?;
+    peer.write_all(&body).ok()
+}
+
+fn stack(behave: &str) -> Stack {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    for (name, text) in [("stack", STACK), ("crictl", CRICTL)] {
+        write(name, text);
+        fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let layers = [vec![1_u8; 200_000], vec![2_u8; 100_000]];
+    let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": [Digest::of(b"1"), Digest::of(b"2")] } });
+    let config = config.to_string().into_bytes();
+    let blob = |kind: &str, b: &[u8]| json!({ "mediaType": kind, "digest": Digest::of(b), "size": b.len() });
+    let manifest = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": blob("application/vnd.oci.image.config.v1+json", &config),
+        "layers": layers.each_ref().map(|l| blob("application/vnd.oci.image.layer.v1.tar", l)),
+    });
+    let manifest = manifest.to_string().into_bytes();
+    write("behave", behave);
+    write("digest", &Digest::of(&manifest).to_string());
+    write("layers", &layers.each_ref().map(|l| Digest::of(l).hex() + "\n").concat());
+    let registry = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = registry.local_addr().unwrap().to_string();
+    write("registry", &address);
+    let mut blobs: Vec<Vec<u8>> = layers.to_vec();
+    blobs.push(config);
+    serve(registry, move |line| {
+        if line.contains("/v2/m/manifests/t ") {
+            return Some(manifest.clone());
+        }
+        blobs.iter().find(|b| line.contains(&format!("/v2/m/blobs/{} ", Digest::of(b)))).cloned()
+    });
+    // The workload listens while the "container" runs.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (started, odd) = (dir.path().join("started"), behave == "odd");
+    std::thread::spawn(move || workload(port, &started, odd));
+    Stack { dir, port, registry: address }
+}
+
+fn workload(port: u16, started: &Path, odd: bool) {
+    let mut runs = 0;
+    loop {
+        while !started.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        runs += 1;
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let text = if odd && runs > 1 { "Bye." } else { "Hello!" };
+        while started.exists() {
+            let Ok((peer, _)) = listener.accept() else {
+                std::thread::sleep(Duration::from_millis(2));
+                continue;
+            };
+            peer.set_nonblocking(false).unwrap();
+            one(peer, &|line| {
+                let body = match line.split(' ').nth(1)? {
+                    "/health" => json!({}),
+                    "/v1/models" => json!({ "data": [{ "id": "m" }] }),
+                    "/v1/chat/completions" => json!({ "choices": [{ "message": { "content": text } }] }),
+                    _ => return None,
+                };
+                Some(body.to_string().into_bytes())
+            });
+        }
+    }
+}
+
+impl Stack {
+    fn bench(&self, arms: &[&str]) -> Command {
+        let mut command = Command::cargo_bin("esgz").unwrap();
+        command.args(["bench", "local", "--listen", "127.0.0.1:0", "--latency-ms", "5", "--timeout", "20"]);
+        command.args(["--stack", &self.path("stack"), "--port", &self.port.to_string(), "--json", &self.path("json")]);
+        for arm in arms {
+            command.args(["--arm", &format!("{arm}={}/m:t", self.registry)]);
+        }
+        command.timeout(Duration::from_mins(1));
+        command
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_string_lossy().into_owned()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("json")).unwrap()).unwrap()
+    }
+
+    fn calls(&self) -> String {
+        fs::read_to_string(self.path("calls")).unwrap()
+    }
+}
+
+/// The page cache of the machine that runs the tests is not ours to drop: its rule alone may speak against a run here.
+fn reasons(run: &Value) -> Vec<&str> {
+    let all = run["outcome"]["invalid"].as_array().unwrap().iter().filter_map(Value::as_str);
+    all.filter(|r| !r.contains("page cache")).collect()
+}
+
+#[test]
+fn rounds_are_measured_and_shown_again_the_same() {
+    let s = stack("well");
+    let done = s.bench(&["a@overlayfs", "b@overlayfs"]).args(["--runs", "2"]).assert();
+    let out = String::from_utf8(done.get_output().stdout.clone()).unwrap();
+    let json = s.json();
+    assert_eq!((json["schema"].as_str(), json["complete"].as_bool()), (Some("esgz.bench/v1"), Some(true)));
+    let runs = json["runs"].as_array().unwrap();
+    let order: Vec<_> = runs.iter().map(|r| (r["round"].as_u64().unwrap(), r["row"].as_str().unwrap())).collect();
+    assert_eq!(order, [(1, "a"), (1, "b"), (2, "b"), (2, "a")]);
+    for run in runs {
+        assert_eq!(reasons(run), Vec::<&str>::new());
+        let (p, link) = (&run["outcome"]["phases"], &run["outcome"]["link"]);
+        let ms = |k: &str| p[k].as_u64().unwrap();
+        assert_eq!(ms("pull_ms") + ms("create_ms") + ms("ready_ms") + ms("chat_ms"), ms("total_ms"));
+        assert_eq!(link["pull"]["requests"], 2);
+        assert!((300_000..301_000).contains(&link["pull"]["bytes"].as_u64().unwrap()), "{link}");
+        assert_eq!(run["outcome"]["answer"], "Hello!");
+    }
+    assert_eq!(s.calls().lines().last(), Some("down --keep-registry"));
+    let again = Command::cargo_bin("esgz").unwrap().args(["bench", "report", &s.path("json")]).assert().success();
+    assert_eq!(String::from_utf8(again.get_output().stdout.clone()).unwrap(), out);
+}
+
+#[test]
+fn another_answer_and_layers_not_fetched_are_invalid() {
+    let s = stack("odd");
+    s.bench(&["a@overlayfs"])
+        .args(["--runs", "2"])
+        .assert()
+        .code(3)
+        .stdout(predicate::str::contains("INVALID a, round 2"));
+    assert_eq!(reasons(&s.json()["runs"][1]), ["the answer \"Bye.\" differs from \"Hello!\" of a, round 1"]);
+    let s = stack("lazy");
+    s.bench(&["a"]).args(["--runs", "1"]).assert().code(3).stdout(predicate::str::contains("has no TOC digest"));
+    let s = stack("lazy");
+    s.bench(&["a@overlayfs"])
+        .args(["--runs", "1"])
+        .assert()
+        .code(3)
+        .stdout(predicate::str::contains("expected at least the 300000 of its layers"));
+}
+
+#[test]
+fn a_run_that_fails_ends_it_or_is_passed_over() {
+    let s = stack("die");
+    let end = "the container ended: CONTAINER_EXITED, exit code 1, Error";
+    let failed = s.bench(&["a@overlayfs", "b@overlayfs"]).assert().code(1);
+    failed
+        .stderr(predicate::str::contains(end))
+        .stdout(predicate::str::contains("    | two").and(predicate::str::contains("PARTIAL")));
+    assert_eq!(s.json()["runs"].as_array().unwrap().len(), 1);
+    s.bench(&["a@overlayfs", "b@overlayfs"]).args(["--keep-going", "--runs", "1"]).assert().code(1);
+    assert_eq!(s.json()["runs"].as_array().unwrap().len(), 2);
+    let s = stack("refuse");
+    s.bench(&["a@overlayfs"]).assert().code(1).stderr(predicate::str::contains("no such image"));
+}
+
+#[test]
+fn interrupted_it_cleans_up_and_shows_what_there_is() {
+    let s = stack("slow");
+    let child = std::process::Command::new(assert_cmd::cargo::cargo_bin("esgz"))
+        .args(s.bench(&["a@overlayfs"]).get_args())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    // The second reset is the first run's.
+    while !s.dir.path().join("calls").exists() || s.calls().matches("env").count() < 2 {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert_eq!(out.status.code(), Some(130));
+    assert!(String::from_utf8_lossy(&out.stdout).starts_with("PARTIAL"));
+    assert_eq!(s.calls().lines().last(), Some("down --keep-registry"));
+    assert_eq!(s.json()["complete"], false);
+}
+
+#[test]
+fn wrong_arguments_are_usage_errors() {
+    let esgz = |args: &[&str]| Command::cargo_bin("esgz").unwrap().arg("bench").args(args).assert();
+    esgz(&["local", "--stack", "x"]).code(2);
+    esgz(&["local", "--stack", "x", "--arm", "a=vllm"])
+        .code(2)
+        .stderr(predicate::str::contains("expected host/repository:tag"));
+    let twice = ["local", "--stack", "x", "--arm", "a=localhost/m", "--arm", "a=localhost/n"];
+    esgz(&twice).code(2).stderr(predicate::str::contains("two arms are called \"a\""));
+    esgz(&["local", "--stack", "exit 9;", "--arm", "a=localhost/m"]).code(1).stderr(predicate::str::contains("failed"));
+    esgz(&["report", "/no/such"]).code(1).stderr(predicate::str::contains("/no/such"));
+}
