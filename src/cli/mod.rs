@@ -13,8 +13,10 @@ use crate::store;
 
 pub mod bench;
 mod convert;
+mod inspect;
 pub mod output;
 pub mod profile;
+mod verify;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling
 #[derive(Debug, Parser)]
@@ -30,6 +32,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Convert(convert::Args),
+    Verify(verify::Args),
+    Inspect(inspect::Args),
     Profile(profile::Args),
     Bench(bench::Command),
 }
@@ -71,6 +75,8 @@ pub fn main() -> ExitCode {
     let out = output::Output::new(cli.quiet);
     let result: Result<u8, Failure> = match cli.command {
         Command::Convert(args) => convert::run(&args, &out),
+        Command::Verify(args) => verify::run(&args, &out),
+        Command::Inspect(args) => inspect::run(&args, &out),
         Command::Profile(args) => profile::run(args, &out),
         Command::Bench(command) => bench::run(command, &out),
     };

@@ -1,6 +1,6 @@
 //! Reads source layers: one inflate, cut into chunks, compressed by a pool of threads into spools.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -11,13 +11,14 @@ use super::{Error, LayerError, Options};
 use crate::digest::{Digest, Hasher, HashingReader};
 use crate::estargz::ChunkInfo;
 use crate::estargz::gzip::Encoder;
-use crate::image::{Descriptor, Image, names};
+use crate::image::layer::decompress;
+use crate::image::{Descriptor, Image};
 use crate::plan::LayerIndex;
 use crate::progress::Progress;
 use crate::store::Images;
 use crate::tar::{self, Kind};
 
-/// Largest buffer that one step asks of the inflater; large enough that its call costs nothing beside the work.
+/// A chunk's buffer begins with at most this size and grows as bytes arrive.
 const READ: usize = 1 << 18;
 
 /// The payloads of a layer.
@@ -120,30 +121,6 @@ pub(super) fn layers(
     done.into_iter()
         .map(|(layer, r)| r.map_err(|source| Error::Layer { layer, digest: layers[layer].digest, source }))
         .collect()
-}
-
-/// Opens a layer as its uncompressed archive.
-pub(crate) fn decompress<'a>(
-    media_type: &str,
-    blob: impl Read + Send + 'a,
-) -> Result<Box<dyn Read + Send + 'a>, LayerError> {
-    let blob = BufReader::with_capacity(READ, blob);
-    Ok(match media_type {
-        names::LAYER_GZIP | names::DOCKER_LAYER_GZIP => Box::new(flate2::bufread::MultiGzDecoder::new(blob)),
-        names::LAYER_ZSTD | names::DOCKER_LAYER_ZSTD => {
-            let stream = zstd::stream::read::Decoder::with_buffer(blob);
-            Box::new(stream.map_err(|source| LayerError::Io { doing: "starting the zstd decoder".into(), source })?)
-        }
-        names::LAYER_TAR | names::DOCKER_LAYER_TAR => Box::new(blob),
-        found => {
-            let why = if found.contains("foreign") || found.contains("nondistributable") {
-                "a foreign layer's content is not in the registry; re-create the image without it"
-            } else {
-                "expected an OCI or Docker layer: tar, tar+gzip or tar+zstd"
-            };
-            return Err(LayerError::MediaType { found: found.into(), why });
-        }
-    })
 }
 
 struct Watched<'a> {

@@ -113,13 +113,8 @@ pub enum LayerError {
         source: std::io::Error,
     },
     /// A media type that is not handled.
-    #[error("media type {found:?} is not supported: {why}")]
-    MediaType {
-        /// As found.
-        found: String,
-        /// What would help.
-        why: &'static str,
-    },
+    #[error(transparent)]
+    Image(#[from] image::Error),
     /// The content is not what the config says.
     #[error("its content has diffID {found}: the config says {expected}")]
     DiffId {
@@ -234,7 +229,7 @@ fn check_fit(plan: &Plan, options: &Options, progress: &dyn Progress) -> Result<
 }
 
 /// Runs `work` for every item on `threads` threads; results in order, the first failure by position.
-fn in_parallel<T: Send, E: Send>(
+pub(crate) fn in_parallel<T: Send, E: Send>(
     count: usize,
     threads: usize,
     work: impl Fn(usize) -> Result<T, E> + Sync,

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::toc::{self, Toc, TocEntry};
-use super::{CHUNK_SIZE, Error, footer, gzip, landmark};
+use super::{Error, footer, gzip, landmark};
 use crate::digest::Digest;
 use crate::tar::clean;
 
@@ -31,6 +31,8 @@ pub struct Layer {
     pub toc_offset: u64,
     /// Size of the blob.
     pub size: u64,
+    trailing_json: bool,
+    trailing_bytes: usize,
 }
 
 /// A chunk as the TOC describes it.
@@ -81,8 +83,8 @@ impl Layer {
             });
         }
         let member = get(toc_offset, tail - toc_offset, "TOC")?;
-        let (toc, toc_digest) = toc::parse(&member)?;
-        Ok(Self { toc, toc_digest, toc_offset, size })
+        let toc::Parsed { toc, digest, trailing_json, trailing_bytes } = toc::parse(&member)?;
+        Ok(Self { toc, toc_digest: digest, toc_offset, size, trailing_json, trailing_bytes })
     }
 
     /// Bytes that a snapshotter prefetches: up to the landmark. `None` when neither landmark is there.
@@ -196,6 +198,12 @@ impl Layer {
         if self.toc.version != 1 {
             say("", format!("TOC version {}: expected 1", self.toc.version));
         }
+        if self.trailing_json {
+            say("", "bytes follow the TOC's JSON: readers disagree on whether its digest covers them".into());
+        }
+        if self.trailing_bytes > 0 {
+            say("", format!("{} bytes follow the TOC's member, of which one is read", self.trailing_bytes));
+        }
         if self.prefetch_size().is_none() {
             say("", "no landmark: the snapshotter prefetches by its own default".into());
         }
@@ -214,11 +222,11 @@ impl Layer {
                 if path == toc::NAME {
                     say(&path, "the TOC lists itself".into());
                 }
-                if !names.insert(path.clone()) {
-                    say(&path, "it is listed twice".into());
-                }
                 if e.kind == "hardlink" && !names.contains(&clean(&e.link_name)) {
                     say(&path, format!("its target {:?} is not listed before it", e.link_name));
+                }
+                if !names.insert(path.clone()) {
+                    say(&path, "it is listed twice".into());
                 }
                 current.clone_from(&path);
             }
@@ -236,9 +244,9 @@ impl Layer {
             if let Some(other) = offsets.insert((e.offset, e.inner_offset), path.clone()) {
                 say(&path, format!("offset {} is that of {other:?} too", e.offset));
             }
-            if e.chunk_digest.is_none()
-                && (e.kind == "chunk" || e.digest.is_none() || e.size > e.chunk_size.max(CHUNK_SIZE))
-            {
+            // The file's digest stands in for that of its only chunk.
+            let only = e.kind == "reg" && (e.chunk_size == 0 || e.chunk_size == e.size);
+            if e.chunk_digest.is_none() && !(only && e.digest.is_some()) {
                 say(&path, format!("no digest for the chunk at {}", e.chunk_offset));
             }
         }

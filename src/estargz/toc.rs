@@ -159,11 +159,24 @@ pub(super) fn member(toc: &Toc, encoder: &mut gzip::Encoder) -> Result<(Vec<u8>,
     Ok((encoder.member(&raw), raw, digest))
 }
 
-/// Reads the TOC from the bytes between its offset and the footer; gives the digest of its JSON too.
-pub fn parse(member: &[u8]) -> Result<(Toc, Digest), Error> {
+/// A TOC as it was read.
+#[derive(Debug, PartialEq)]
+pub struct Parsed {
+    /// The TOC.
+    pub toc: Toc,
+    /// Digest of its JSON.
+    pub digest: Digest,
+    /// The tar entry's payload goes on behind the closing brace.
+    pub trailing_json: bool,
+    /// Bytes behind the TOC's member, in front of the footer.
+    pub trailing_bytes: usize,
+}
+
+/// Reads the TOC from the bytes between its offset and the footer.
+pub fn parse(member: &[u8]) -> Result<Parsed, Error> {
     let wrong = |why: String| Error::Toc { why };
     // Only the first member counts, as for the stock reader.
-    let tar = flate2::read::GzDecoder::new(member).take(MAX_BYTES + 4096);
+    let tar = flate2::bufread::GzDecoder::new(member).take(MAX_BYTES + 4096);
     let mut tar = crate::tar::Reader::new(tar);
     let entry = tar.next().map_err(|e| wrong(format!("its member holds no tar entry ({e})")))?;
     let entry = entry.ok_or_else(|| wrong("its member is an empty tar".into()))?;
@@ -174,9 +187,16 @@ pub fn parse(member: &[u8]) -> Result<(Toc, Digest), Error> {
         return Err(wrong(format!("{} bytes of JSON: at most {MAX_BYTES} are read", entry.size)));
     }
     let mut json = Vec::new();
-    tar.read_to_end(&mut json).map_err(|e| wrong(format!("its member ends early ({e})")))?;
-    let toc = serde_json::from_slice(&json).map_err(|e| wrong(format!("its JSON cannot be read ({e})")))?;
-    Ok((toc, Digest::of(&json)))
+    let ends_early = |e: std::io::Error| wrong(format!("its member ends early ({e})"));
+    tar.read_to_end(&mut json).map_err(ends_early)?;
+    let mut rest = tar.into_inner();
+    std::io::copy(&mut rest, &mut std::io::sink()).map_err(ends_early)?;
+    Ok(Parsed {
+        toc: serde_json::from_slice(&json).map_err(|e| wrong(format!("its JSON cannot be read ({e})")))?,
+        digest: Digest::of(&json),
+        trailing_json: !json.ends_with(b"}"),
+        trailing_bytes: rest.into_inner().into_inner().len(),
+    })
 }
 
 #[cfg(test)]
@@ -202,7 +222,8 @@ mod tests {
         let toc =
             Toc { version: 1, entries: vec![TocEntry { name: "a".into(), kind: "dir".into(), ..TocEntry::default() }] };
         let (bytes, _, digest) = member(&toc, &mut gzip::Encoder::new(gzip::Level::DEFAULT)).expect("written");
-        assert_eq!(parse(&bytes).expect("own TOC"), (toc.clone(), digest));
+        let want = Parsed { toc: toc.clone(), digest, trailing_json: false, trailing_bytes: 0 };
+        assert_eq!(parse(&bytes).expect("own TOC"), want);
         assert_eq!(digest, Digest::of(&serde_json::to_vec(&toc).expect("json")));
         assert!(parse(&bytes[..bytes.len() / 2]).is_err());
     }

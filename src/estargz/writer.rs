@@ -113,9 +113,6 @@ impl<M: Members> Writer<M> {
     }
 
     fn name(&mut self, entry: &Entry) -> Result<(), Error> {
-        if !self.names.insert(entry.path.clone()) {
-            return Err(Error::Toc { why: format!("{:?} would be in it twice", entry.path) });
-        }
         if entry.kind == Kind::Hardlink && !self.names.contains(&entry.link) {
             return Err(Error::Toc {
                 why: format!(
@@ -123,6 +120,9 @@ impl<M: Members> Writer<M> {
                     entry.path, entry.link
                 ),
             });
+        }
+        if !self.names.insert(entry.path.clone()) {
+            return Err(Error::Toc { why: format!("{:?} would be in it twice", entry.path) });
         }
         Ok(())
     }

@@ -1,9 +1,11 @@
 //! OCI values: references, descriptors, manifests and configs, and patching their JSON without losing a field.
 //!
 //! Typed reading goes through `oci-spec`; what is written is always the original JSON value with the fields in question
-//! replaced, because a round trip through the types drops unknown ones. Bytes at rest and HTTP are not known here.
+//! replaced, because a round trip through the types drops unknown ones. A layer's media type decides how it is decompressed.
+//! Bytes at rest and HTTP are not known here.
 //! Spec: <https://github.com/opencontainers/image-spec>, v1.1.
 
+pub mod layer;
 pub mod manifest;
 pub mod reference;
 

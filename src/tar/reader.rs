@@ -32,6 +32,11 @@ impl<R: Read> Reader<R> {
         self.inner
     }
 
+    /// Bytes of the archive in front of what is read next; behind [`Reader::next`], where the entry's payload begins.
+    pub fn position(&self) -> u64 {
+        self.at
+    }
+
     fn error(&self, why: impl Into<String>) -> Error {
         Error::Header { at: self.at.saturating_sub(BLOCK as u64), why: why.into() }
     }

@@ -1,1 +1,276 @@
-//! Placeholder.
+//! Is a converted image its source, and what it says of itself? Both root file systems are compared path by path; every
+//! layer of the converted image is read whole and held against its TOC, digests, landmark and annotations.
+//!
+//! What is found wrong is data: a list of problems, empty when the image is right. Errors are for what could not be
+//! examined. Every layer is streamed once, so that memory is bounded by the number of entries and no blob touches the disk.
+
+mod blob;
+mod content;
+mod manifest;
+mod rootfs;
+mod stream;
+
+use std::num::NonZeroUsize;
+
+use serde::Serialize;
+
+use crate::convert::in_parallel;
+use crate::digest::Digest;
+use crate::estargz::{self, Layer};
+use crate::image::{Descriptor, Image, names};
+use crate::progress::Progress;
+use crate::store::{self, Blobs, Images};
+
+pub use content::ReadError;
+
+use content::Content;
+use rootfs::RootFs;
+use stream::Archive;
+
+/// How to verify.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `os/arch[/variant]` picked from an index.
+    pub platform: String,
+    /// Layers read at a time.
+    pub jobs: NonZeroUsize,
+}
+
+/// Why an image could not be examined.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A store failed.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A layer of the source cannot be read, so that there is nothing to compare with.
+    #[error("layer {layer} ({digest}) of the source")]
+    Source {
+        /// Position, lowest is 0.
+        layer: usize,
+        /// Its digest.
+        digest: Digest,
+        /// The cause.
+        #[source]
+        source: Box<ReadError>,
+    },
+}
+
+/// Something wrong with the converted image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Layer of the converted image, lowest is 0; none for the image as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layer: Option<usize>,
+    /// The path, empty for the layer or image as a whole.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// Expected and found.
+    pub what: String,
+}
+
+/// What was examined and what was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Digest of the source's manifest, when there was a source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Digest>,
+    /// Digest of the manifest that was verified.
+    pub digest: Digest,
+    /// Layers of the verified image.
+    pub layers: usize,
+    /// Paths of its root file system.
+    pub paths: usize,
+    /// Regular files of its root file system, each content counted once.
+    pub files: usize,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Chunks whose digest was computed.
+    pub chunks: u64,
+    /// Everything found wrong.
+    pub problems: Vec<Problem>,
+}
+
+/// Whether a layer is the natively unpacked one on top.
+pub fn is_hot(layer: &Descriptor) -> bool {
+    layer.annotation(names::LAYER_KIND) == Some("hot")
+}
+
+/// Opens a layer's footer and TOC by ranged reads. `None`: its media type is not one that eStargz has.
+pub fn open_toc(blobs: &dyn Blobs, layer: &Descriptor) -> Result<Option<Result<Layer, estargz::Error>>, store::Error> {
+    if is_hot(layer) || !matches!(layer.media_type.as_str(), names::LAYER_GZIP | names::DOCKER_LAYER_GZIP) {
+        return Ok(None);
+    }
+    let blob = blobs.open_at(layer)?;
+    Ok(Some(Layer::open(blob.size(), |offset, length| {
+        let mut bytes = vec![0; length];
+        blob.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    })))
+}
+
+/// An error and its causes in words, for a problem.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Problems of one place.
+struct Say<'a> {
+    layer: Option<usize>,
+    out: &'a mut Vec<Problem>,
+}
+
+impl Say<'_> {
+    fn say(&mut self, path: &str, what: String) {
+        self.out.push(Problem { layer: self.layer, path: path.into(), what });
+    }
+}
+
+/// Verifies `dst` against `src`, or in itself alone.
+pub fn verify(
+    src: Option<&dyn Images>,
+    dst: &dyn Images,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
+    let source = src.map(|s| s.image(&options.platform)).transpose()?;
+    let image = dst.image(&options.platform)?;
+    let mut problems = Vec::new();
+    manifest::check(&image, source.as_ref(), &mut problems);
+
+    // Converting leaves out the hot layer of an earlier conversion; so does the comparison.
+    let sources = source.as_ref().map_or(0, |s| lazy_layers(s).len());
+    let count = image.manifest.layers.len();
+    let read = in_parallel(sources + count, options.jobs.get(), |i| match (i.checked_sub(sources), src, &source) {
+        (Some(layer), _, _) => converted_layer(dst, &image, layer, progress),
+        (None, Some(src), Some(source)) => source_layer(src, source, i, progress).map(|c| (Some(c), Vec::new())),
+        (None, _, _) => Ok((None, Vec::new())),
+    })?;
+    let mut contents = Vec::new();
+    for (content, mut found) in read {
+        contents.push(content);
+        problems.append(&mut found);
+    }
+    let converted = contents.split_off(sources);
+    let from: Vec<Content> = contents.into_iter().flatten().collect();
+
+    let mut report = Report {
+        source: source.as_ref().map(|s| s.descriptor.digest),
+        digest: image.descriptor.digest,
+        layers: count,
+        paths: 0,
+        files: 0,
+        bytes: 0,
+        chunks: converted.iter().flatten().map(|c| c.chunks).sum(),
+        problems,
+    };
+    if converted.iter().all(Option::is_some) {
+        let converted: Vec<Content> = converted.into_iter().flatten().collect();
+        compare(&image, source.is_some().then_some(&from), &converted, &mut report);
+    } else {
+        let what = "the root file system is not compared, since a layer cannot be read".into();
+        report.problems.push(Problem { layer: None, path: String::new(), what });
+    }
+    report.problems.sort_by_key(|p| p.layer);
+    Ok(report)
+}
+
+/// The layers below the hot one.
+fn lazy_layers(image: &Image) -> &[Descriptor] {
+    match image.manifest.layers.as_slice() {
+        [below @ .., top] if is_hot(top) => below,
+        all => all,
+    }
+}
+
+fn source_layer(src: &dyn Images, image: &Image, i: usize, progress: &dyn Progress) -> Result<Content, Error> {
+    let layer = &image.manifest.layers[i];
+    let task = progress.start(&format!("reading source layer {i}"), layer.size);
+    let blob = src.open(layer)?;
+    let read = Archive::open(&layer.media_type, blob, None, progress, task)
+        .map_err(ReadError::from)
+        .and_then(|archive| content::read(archive, None, |_, _| {}));
+    progress.done(task);
+    let read = read.and_then(|c| {
+        let (found, expected) = (c.totals.diff_id, image.config.diff_ids[i]);
+        let wrong = || ReadError::Digest { what: "diffID", found, expected };
+        if found == expected { Ok(c) } else { Err(wrong()) }
+    });
+    read.map_err(|e| Error::Source { layer: i, digest: layer.digest, source: Box::new(e) })
+}
+
+type Read = (Option<Content>, Vec<Problem>);
+
+/// Reads a layer of the converted image; what cannot be read is a problem.
+fn converted_layer(dst: &dyn Images, image: &Image, i: usize, progress: &dyn Progress) -> Result<Read, Error> {
+    let descriptor = &image.manifest.layers[i];
+    let mut problems = Vec::new();
+    let mut say = Say { layer: Some(i), out: &mut problems };
+    let lazy = match open_toc(dst, descriptor)? {
+        Some(Ok(layer)) => Some(layer),
+        Some(Err(e)) => {
+            say.say("", chain(&e));
+            None
+        }
+        None => {
+            if !is_hot(descriptor) {
+                say.say("", format!("media type {:?}: expected eStargz, {}", descriptor.media_type, names::LAYER_GZIP));
+            }
+            None
+        }
+    };
+    let task = progress.start(&format!("reading layer {i}"), descriptor.size);
+    let read = |toc: Option<&Layer>, say: &mut Say<'_>| -> Result<Result<Content, ReadError>, Error> {
+        let blob = dst.open(descriptor)?;
+        let archive = Archive::open(&descriptor.media_type, blob, toc.map(content::bounds), progress, task);
+        Ok(archive
+            .map_err(ReadError::from)
+            .and_then(|archive| content::read(archive, toc, |path, what| say.say(path, what))))
+    };
+    let mut content = read(lazy.as_ref(), &mut say)?;
+    if let (Some(layer), Err(e)) = (&lazy, &content) {
+        // Once more as an ordinary layer: what it unpacks to is worth knowing all the same.
+        say.say("", format!("its members are not where the TOC says: {}", e.chain()));
+        for p in layer.problems() {
+            say.say(&p.path, p.what);
+        }
+        content = read(None, &mut say)?;
+    } else if let (Some(layer), Ok(content)) = (&lazy, &content) {
+        blob::check(layer, content, &mut |path, what| say.say(path, what));
+    }
+    progress.done(task);
+    let content = match content {
+        Ok(content) => content,
+        Err(e) => {
+            say.say("", format!("cannot be read: {}", e.chain()));
+            return Ok((None, problems));
+        }
+    };
+    manifest::check_layer(image, i, lazy.as_ref(), &content.totals, &mut say);
+    Ok((Some(content), problems))
+}
+
+/// Compares root file systems and layer pairs.
+fn compare(image: &Image, from: Option<&Vec<Content>>, converted: &[Content], report: &mut Report) {
+    let all = RootFs::of(converted);
+    report.paths = all.paths();
+    (report.files, report.bytes) = all.totals();
+    let mut push = |layer: Option<usize>, path: &str, what: String| {
+        report.problems.push(Problem { layer, path: path.into(), what });
+    };
+    let hot = |i: usize| is_hot(&image.manifest.layers[i]);
+    all.lazy_traps(|i| !hot(i), |layer, path, what| push(Some(layer), path, what));
+    let lazy = lazy_layers(image).len();
+    if lazy < converted.len() {
+        let below = RootFs::of(&converted[..lazy]);
+        all.compare(&below, |_, path, what| {
+            push(Some(lazy), path, format!("hot layer over changed lower layers: {what}"));
+        });
+    }
+    let Some(from) = from else { return };
+    all.compare(&RootFs::of(from), &mut push);
+    for (i, (found, want)) in converted[..lazy].iter().zip(from).enumerate() {
+        let mut say = |path: &str, what: String| push(Some(i), path, what);
+        rootfs::compare_whiteouts(found, want, &mut say);
+        blob::moved_whiteouts(want, found, &mut say);
+    }
+}

@@ -1,0 +1,249 @@
+//! `esgz inspect`.
+
+use std::collections::BTreeMap;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+use super::Failure;
+use super::output::Output;
+use crate::digest::Digest;
+use crate::estargz::{Layer, footer, landmark};
+use crate::image::{Descriptor, Image, Reference, names};
+use crate::store::{self, Blobs};
+use crate::tar::clean;
+use crate::verify;
+
+/// Show an image's layers, TOCs, landmarks and prefetch sizes
+///
+/// Reads the manifest, the config and, of every eStargz layer, the footer and the TOC.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The image
+    image: Reference,
+    /// Platform to pick from an index
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
+    platform: String,
+    /// List the TOC of every layer in its order: layer, offset in the blob, size, path
+    #[arg(long)]
+    files: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    reference: String,
+    digest: Digest,
+    platform: String,
+    /// Of the manifest, ours alone.
+    annotations: BTreeMap<String, String>,
+    layers: Vec<LayerReport>,
+    /// Bytes of all layers as stored.
+    compressed: u64,
+    /// Bytes that the snapshotter prefetches.
+    prefetch: u64,
+    /// Bytes of the hot layer as stored.
+    hot: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LayerReport {
+    index: usize,
+    /// `estargz`, `hot`, or the compression of an ordinary layer.
+    kind: &'static str,
+    digest: Digest,
+    size: u64,
+    uncompressed_size: Option<u64>,
+    #[serde(flatten)]
+    toc: Option<TocReport>,
+}
+
+#[derive(Debug, Serialize)]
+struct TocReport {
+    toc_digest: Digest,
+    /// Whether the layer's annotation names this TOC: mounted lazily only then.
+    toc_annotated: bool,
+    toc_offset: u64,
+    /// Bytes of the TOC as stored.
+    toc_size: u64,
+    entries: usize,
+    files: usize,
+    chunks: usize,
+    /// `prefetch`, `no-prefetch` or `none`.
+    landmark: &'static str,
+    /// Entries in front of the landmark.
+    prioritized: usize,
+    prefetch_size: Option<u64>,
+    /// What the stock reader would trip over.
+    problems: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    list: Vec<Listed>,
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+    offset: u64,
+    size: u64,
+}
+
+pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
+    let store = store::open(&args.image, false).map_err(|e| super::store_failure(e, &args.image))?;
+    let image = store.image(&args.platform)?;
+    let report = report(&args.image, &*store, &image, args.files)?;
+    if args.json {
+        out.json(&report);
+        return Ok(0);
+    }
+    out.data(format_args!("{}\n{}\n{}", report.reference, report.digest, report.platform));
+    for (key, value) in &report.annotations {
+        out.data(format_args!("{key}: {value}"));
+    }
+    out.data(table(&report.layers));
+    out.data(format_args!(
+        "{} bytes compressed, {} prefetched, {} in the hot layer",
+        report.compressed, report.prefetch, report.hot
+    ));
+    for layer in &report.layers {
+        let Some(toc) = &layer.toc else { continue };
+        for problem in &toc.problems {
+            out.data(format_args!("layer {}: {problem}", layer.index));
+        }
+        for l in &toc.list {
+            out.data(format_args!("{}\t{}\t{}\t{}\t{}", layer.index, l.kind, l.offset, l.size, l.path.escape_debug()));
+        }
+    }
+    Ok(0)
+}
+
+fn report(reference: &Reference, blobs: &dyn Blobs, image: &Image, files: bool) -> Result<Report, Failure> {
+    let annotations = image.manifest.raw.get("annotations").and_then(|a| a.as_object()).into_iter().flatten();
+    let annotations = annotations
+        .filter(|(key, _)| key.starts_with("dev.esgz."))
+        .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), Into::into)))
+        .collect();
+    let layers = image.manifest.layers.iter().enumerate();
+    let layers: Vec<LayerReport> = layers.map(|(i, l)| layer(i, l, blobs, files)).collect::<Result<_, _>>()?;
+    Ok(Report {
+        reference: reference.to_string(),
+        digest: image.descriptor.digest,
+        platform: image.config.platform(),
+        annotations,
+        compressed: layers.iter().map(|l| l.size).sum(),
+        prefetch: layers.iter().filter_map(|l| l.toc.as_ref()?.prefetch_size).sum(),
+        hot: layers.iter().filter(|l| l.kind == "hot").map(|l| l.size).sum(),
+        layers,
+    })
+}
+
+fn layer(index: usize, descriptor: &Descriptor, blobs: &dyn Blobs, files: bool) -> Result<LayerReport, Failure> {
+    let ordinary = match descriptor.media_type.as_str() {
+        _ if verify::is_hot(descriptor) => "hot",
+        names::LAYER_GZIP | names::DOCKER_LAYER_GZIP => "gzip",
+        names::LAYER_ZSTD | names::DOCKER_LAYER_ZSTD => "zstd",
+        names::LAYER_TAR | names::DOCKER_LAYER_TAR => "tar",
+        _ => "other",
+    };
+    let claims = descriptor.annotation(names::TOC_DIGEST);
+    let toc = match verify::open_toc(blobs, descriptor)? {
+        Some(Ok(layer)) => Some(layer),
+        // A layer that says of itself that it is eStargz is broken when it cannot be opened.
+        Some(Err(e)) if claims.is_some() => {
+            let why = format!("layer {index} ({}): {}", descriptor.digest, super::chain(&e));
+            return Err(Failure::new(1, why).hint("`esgz verify` lists everything that is wrong with it"));
+        }
+        Some(Err(_)) | None => None,
+    };
+    Ok(LayerReport {
+        index,
+        kind: if toc.is_some() { "estargz" } else { ordinary },
+        digest: descriptor.digest,
+        size: descriptor.size,
+        uncompressed_size: descriptor.annotation(names::UNCOMPRESSED_SIZE).and_then(|s| s.parse().ok()),
+        toc: toc.map(|l| toc_report(&l, claims, files)),
+    })
+}
+
+fn toc_report(layer: &Layer, claims: Option<&str>, files: bool) -> TocReport {
+    let entries: Vec<_> = layer.toc.entries.iter().filter(|e| e.kind != "chunk").collect();
+    let find = |name: &str| entries.iter().position(|e| clean(&e.name) == name);
+    let (landmark, prioritized) = match (find(landmark::NO_PREFETCH), find(landmark::PREFETCH)) {
+        (Some(_), _) => ("no-prefetch", 0),
+        (None, Some(at)) => ("prefetch", at),
+        (None, None) => ("none", 0),
+    };
+    let chunks = layer.toc.entries.iter().filter(|e| e.offset > 0).count();
+    let list = entries.iter().filter(|_| files).map(|e| Listed {
+        path: e.name.clone(),
+        kind: e.kind.clone(),
+        offset: e.offset,
+        size: e.size,
+    });
+    TocReport {
+        toc_digest: layer.toc_digest,
+        toc_annotated: claims == Some(layer.toc_digest.to_string().as_str()),
+        toc_offset: layer.toc_offset,
+        toc_size: layer.size - layer.toc_offset - footer::SIZE as u64,
+        entries: entries.len(),
+        files: entries.iter().filter(|e| e.kind == "reg").count(),
+        chunks,
+        landmark,
+        prioritized,
+        prefetch_size: layer.prefetch_size(),
+        problems: layer
+            .problems()
+            .into_iter()
+            .map(|p| if p.path.is_empty() { p.what } else { format!("{:?}: {}", p.path, p.what) })
+            .collect(),
+        list: list.collect(),
+    }
+}
+
+fn table(layers: &[LayerReport]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "LAYER",
+        "KIND",
+        "SIZE",
+        "UNCOMPRESSED",
+        "ENTRIES",
+        "FILES",
+        "CHUNKS",
+        "TOC",
+        "TOC AT",
+        "LANDMARK",
+        "FIRST",
+        "PREFETCH",
+        "DIGEST",
+    ]);
+    for l in layers {
+        let number = |f: fn(&TocReport) -> u64| l.toc.as_ref().map_or("-".into(), |t| f(t).to_string());
+        let count = |f: fn(&TocReport) -> usize| l.toc.as_ref().map_or("-".into(), |t| f(t).to_string());
+        table.add_row([
+            l.index.to_string(),
+            l.kind.into(),
+            l.size.to_string(),
+            l.uncompressed_size.map_or("-".into(), |n| n.to_string()),
+            count(|t| t.entries),
+            count(|t| t.files),
+            count(|t| t.chunks),
+            number(|t| t.toc_size),
+            number(|t| t.toc_offset),
+            l.toc.as_ref().map_or("-", |t| t.landmark).into(),
+            count(|t| t.prioritized),
+            number(|t| t.prefetch_size.unwrap_or_default()),
+            l.digest.to_string(),
+        ]);
+    }
+    for (i, column) in table.column_iter_mut().enumerate() {
+        if !matches!(i, 1 | 9 | 12) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}

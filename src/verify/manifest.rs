@@ -1,0 +1,93 @@
+//! What manifest and config say, against each other, the source and the layers.
+
+use serde_json::Value;
+
+use super::stream::Totals;
+use super::{Problem, Say, is_hot, lazy_layers};
+use crate::estargz::Layer;
+use crate::image::{Image, names};
+
+/// The image as a whole.
+pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem>) {
+    let mut say = Say { layer: None, out };
+    for (what, found, want) in [
+        ("manifest", &image.manifest.media_type, names::MANIFEST),
+        ("config", &image.manifest.config.media_type, names::CONFIG),
+    ] {
+        if found != want {
+            say.say("", format!("the {what} has media type {found:?}: expected {want:?}"));
+        }
+    }
+    let layers = &image.manifest.layers;
+    for (i, layer) in layers.iter().enumerate() {
+        if is_hot(layer) && i + 1 != layers.len() {
+            say.say("", format!("layer {i} of {} is a hot layer: expected it on top, at most once", layers.len()));
+        }
+    }
+    let Some(source) = source else { return };
+    let (found, want) = (lazy_layers(image), lazy_layers(source));
+    if found.len() != want.len() {
+        say.say("", format!("{} layers without the hot one: expected {}", found.len(), want.len()));
+    }
+    if let Some(recorded) = image.manifest.raw.get("annotations").and_then(|a| a.get(names::SOURCE)) {
+        let want = source.descriptor.digest.to_string();
+        if recorded.as_str() != Some(&want) {
+            say.say("", format!("annotation {} is {recorded}: the source is {want}", names::SOURCE));
+        }
+    }
+    for (i, (found, want)) in found.iter().zip(want).enumerate() {
+        if let Some(recorded) = found.annotation(names::LAYER_SOURCE)
+            && recorded != want.digest.to_string()
+        {
+            let what =
+                format!("annotation {} is {recorded}: the source's layer is {}", names::LAYER_SOURCE, want.digest);
+            say.out.push(Problem { layer: Some(i), path: String::new(), what });
+        }
+    }
+    config(&image.config.raw, &source.config.raw, &mut say);
+}
+
+/// Everything but the layers is the source's.
+fn config(found: &Value, want: &Value, say: &mut Say<'_>) {
+    let (Some(found), Some(want)) = (found.as_object(), want.as_object()) else { return };
+    let ours = |key: &str| matches!(key, "rootfs" | "history");
+    for key in found.keys().chain(want.keys().filter(|k| !found.contains_key(*k))).filter(|k| !ours(k)) {
+        let shown = |v: Option<&Value>| v.map_or("absent".into(), ToString::to_string);
+        if found.get(key) != want.get(key) {
+            say.say("", format!("config: {key} is {}: expected {}", shown(found.get(key)), shown(want.get(key))));
+        }
+    }
+}
+
+/// One layer against its descriptor and diffID.
+pub(super) fn check_layer(image: &Image, i: usize, lazy: Option<&Layer>, totals: &Totals, say: &mut Say<'_>) {
+    let descriptor = &image.manifest.layers[i];
+    let mut differ = |what: &str, found: String, want: String| {
+        if found != want {
+            say.say("", format!("{what} {found}: expected {want}"));
+        }
+    };
+    differ("digest", totals.digest.to_string(), descriptor.digest.to_string());
+    differ("size", totals.size.to_string(), descriptor.size.to_string());
+    differ("diffID", totals.diff_id.to_string(), image.config.diff_ids[i].to_string());
+    let kind = descriptor.annotation(names::LAYER_KIND);
+    let uncompressed = descriptor.annotation(names::UNCOMPRESSED_SIZE);
+    if uncompressed.is_some() || kind == Some("estargz") {
+        let found = uncompressed.unwrap_or("absent").to_owned();
+        differ(&format!("annotation {}", names::UNCOMPRESSED_SIZE), found, totals.uncompressed.to_string());
+    }
+    let recorded = descriptor.annotation(names::TOC_DIGEST);
+    match lazy {
+        Some(layer) => {
+            let found = recorded.unwrap_or("absent").to_owned();
+            differ(&format!("annotation {}", names::TOC_DIGEST), found, layer.toc_digest.to_string());
+        }
+        None if is_hot(descriptor) => {
+            if let Some(found) = recorded {
+                say.say("", format!("annotation {} is {found} on an ordinary layer", names::TOC_DIGEST));
+            }
+        }
+        // The layer was refused already.
+        None => {}
+    }
+}

@@ -1,0 +1,181 @@
+//! Two root file systems, path by path.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use super::content::Content;
+use crate::digest::Digest;
+use crate::estargz::landmark;
+use crate::tar::{At, Entry, Kind, Merged, Time, parents, survivors, whiteout};
+
+/// The root file system of stacked layers.
+pub(super) struct RootFs<'a> {
+    layers: Vec<&'a Content>,
+    merged: Merged,
+    /// For each content the first path, in byte order, that shows it, and how many do.
+    names: HashMap<At, (String, usize)>,
+}
+
+/// What a path shows.
+struct Node<'a> {
+    entry: &'a Entry,
+    kind: &'static str,
+    size: u64,
+    digest: Option<Digest>,
+    /// First of the names that share its content.
+    first: Option<&'a str>,
+    /// How many names share it.
+    names: usize,
+}
+
+impl<'a> RootFs<'a> {
+    pub(super) fn of(layers: impl IntoIterator<Item = &'a Content>) -> Self {
+        let layers: Vec<&Content> = layers.into_iter().collect();
+        let merged = Merged::of(layers.iter().map(|l| l.entries.as_slice()), landmark::is_ours);
+        let mut names: HashMap<At, (String, usize)> = HashMap::new();
+        for (path, at) in merged.iter() {
+            if let Some(index) = layers[at.layer].contents[at.index] {
+                let content = At { layer: at.layer, index };
+                names.entry(content).or_insert_with(|| (path.into(), 0)).1 += 1;
+            }
+        }
+        Self { layers, merged, names }
+    }
+
+    /// Visible files and their bytes, names that share one counted once.
+    pub(super) fn totals(&self) -> (usize, u64) {
+        let bytes = self.names.keys().map(|at| self.layers[at.layer].entries[at.index].size).sum();
+        (self.names.len(), bytes)
+    }
+
+    /// Visible paths.
+    pub(super) fn paths(&self) -> usize {
+        self.merged.iter().count()
+    }
+
+    fn node(&self, path: &str) -> Option<(At, Node<'_>)> {
+        let at = self.merged.get(path)?;
+        let layer = self.layers[at.layer];
+        let entry = &layer.entries[at.index];
+        let content = layer.contents[at.index];
+        let shared = content.and_then(|index| self.names.get(&At { layer: at.layer, index }));
+        let node = Node {
+            entry,
+            kind: match (entry.kind, content) {
+                (Kind::Dir, _) => "folder",
+                (Kind::File, _) | (Kind::Hardlink, Some(_)) => "file",
+                (Kind::Hardlink, None) => "hard link without target",
+                (Kind::Symlink, _) => "symlink",
+                (Kind::Char, _) => "character device",
+                (Kind::Block, _) => "block device",
+                (Kind::Fifo, _) => "pipe",
+            },
+            size: content.map_or(0, |i| layer.entries[i].size),
+            digest: content.and_then(|i| layer.digests[i]),
+            first: shared.map(|(p, _)| p.as_str()),
+            names: shared.map_or(0, |(_, n)| *n),
+        };
+        Some((at, node))
+    }
+
+    /// Compares with what is `expected`; `say(layer, path, what)` takes every difference, with the layer of `self` that shows
+    /// the path.
+    pub(super) fn compare(&self, expected: &RootFs<'_>, mut say: impl FnMut(Option<usize>, &str, String)) {
+        let all: BTreeSet<&str> = self.merged.iter().chain(expected.merged.iter()).map(|(p, _)| p).collect();
+        for path in all {
+            match (self.node(path), expected.node(path)) {
+                (Some((at, found)), Some((_, want))) => {
+                    for what in differences(&found, &want) {
+                        say(Some(at.layer), path, what);
+                    }
+                }
+                (Some((at, found)), None) => {
+                    say(Some(at.layer), path, format!("a {} that is not in the source", found.kind));
+                }
+                (None, Some((_, want))) => say(None, path, format!("missing: expected a {}", want.kind)),
+                (None, None) => {}
+            }
+        }
+    }
+
+    /// Where a lazy mount shows something else than an ordinary unpack.
+    pub(super) fn lazy_traps(&self, lazy: impl Fn(usize) -> bool, mut say: impl FnMut(usize, &str, String)) {
+        for (path, at) in self.merged.iter().filter(|(_, at)| lazy(at.layer)) {
+            if let Some(odd) = self.merged.odd_parent(path) {
+                say(
+                    at.layer,
+                    path,
+                    format!("{odd:?} above it is no folder: an ordinary unpack goes through it, a lazy mount cannot"),
+                );
+            }
+        }
+        for (i, layer) in self.layers.iter().enumerate().filter(|(i, _)| lazy(*i)) {
+            let own: HashSet<&str> = layer.entries.iter().map(|e| e.path.as_str()).collect();
+            let missing: BTreeSet<&str> =
+                layer.entries.iter().flat_map(|e| parents(&e.path)).filter(|p| !own.contains(p)).collect();
+            for path in missing {
+                // Visible from below although this layer has things in it.
+                if self.merged.get(path).is_some_and(|at| at.layer < i) {
+                    say(i, path, "the layer has entries below this folder and none for it: a lazy mount shows 0755, root and no time instead of what lower layers have".into());
+                }
+            }
+        }
+    }
+}
+
+fn differences(found: &Node<'_>, want: &Node<'_>) -> Vec<String> {
+    let mut out = Vec::new();
+    if found.kind != want.kind {
+        return vec![format!("a {}: expected a {}", found.kind, want.kind)];
+    }
+    let mut differ = |what: &str, found: String, want: String| {
+        if found != want {
+            out.push(format!("{what} {found}: expected {want}"));
+        }
+    };
+    let (f, w) = (found.entry, want.entry);
+    let digest = |d: Option<Digest>| d.map_or("none".into(), |d| d.to_string());
+    differ("size", found.size.to_string(), want.size.to_string());
+    differ("content", digest(found.digest), digest(want.digest));
+    differ("mode", format!("{:04o}", f.mode), format!("{:04o}", w.mode));
+    differ("uid", f.uid.to_string(), w.uid.to_string());
+    differ("gid", f.gid.to_string(), w.gid.to_string());
+    differ("owner name", format!("{:?}", f.uname), format!("{:?}", w.uname));
+    differ("group name", format!("{:?}", f.gname), format!("{:?}", w.gname));
+    differ("mtime", time(f.mtime), time(w.mtime));
+    if f.kind == Kind::Symlink || found.digest.is_none() {
+        differ("link", format!("{:?}", f.link), format!("{:?}", w.link));
+    }
+    differ("device", format!("{:?}", f.device), format!("{:?}", w.device));
+    let first = |n: &Node<'_>| format!("{:?}", n.first.unwrap_or_default());
+    differ("shares its content with", first(found), first(want));
+    differ("number of names", found.names.to_string(), want.names.to_string());
+    let sorted = |e: &Entry| e.xattrs.iter().cloned().collect::<BTreeMap<_, _>>();
+    let (f, w) = (sorted(f), sorted(w));
+    for key in f.keys().chain(w.keys()).collect::<BTreeSet<_>>() {
+        let value = |m: &BTreeMap<String, Vec<u8>>| m.get(key).map_or("none".into(), |v| v.escape_ascii().to_string());
+        differ(&format!("extended attribute {key}"), value(&f), value(&w));
+    }
+    out
+}
+
+fn time(t: Time) -> String {
+    format!("{}.{:09}", t.seconds, t.nanos)
+}
+
+/// The whiteouts of a layer pair are the same.
+pub(super) fn compare_whiteouts(found: &Content, want: &Content, mut say: impl FnMut(&str, String)) {
+    let list = |c: &Content| -> BTreeSet<String> {
+        survivors(&c.entries)
+            .into_iter()
+            .map(|i| c.entries[i].path.clone())
+            .filter(|p| whiteout::parse(p).is_some())
+            .collect()
+    };
+    let (found, want) = (list(found), list(want));
+    for path in want.difference(&found) {
+        say(path, "this whiteout of the source is missing".into());
+    }
+    for path in found.difference(&want) {
+        say(path, "this whiteout is not in the source".into());
+    }
+}
