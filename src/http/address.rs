@@ -31,10 +31,8 @@ pub fn same_origin(a: &Url, b: &Url) -> bool {
 pub fn redacted(url: &Url) -> String {
     /// `sha256:` and its digits have 71; signed download paths several hundreds.
     const LONGEST_SEGMENT: usize = 128;
-    let mut text = format!("{}://{}", url.scheme(), url.host_str().unwrap_or_default());
-    if let Some(port) = url.port() {
-        text.push_str(&format!(":{port}"));
-    }
+    let port = url.port().map(|p| format!(":{p}")).unwrap_or_default();
+    let mut text = format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default());
     for segment in url.path_segments().into_iter().flatten() {
         text.push('/');
         text.push_str(if segment.len() > LONGEST_SEGMENT { "***" } else { segment });

@@ -27,7 +27,7 @@ const CONNECT: Duration = Duration::from_secs(20);
 /// Longest silence while a body moves or an answer is awaited.
 const IDLE: Duration = Duration::from_secs(90);
 /// Longest silence between the last byte sent and the answer: a registry hashes what it got before it answers.
-const DIGESTING: Duration = Duration::from_secs(600);
+const DIGESTING: Duration = Duration::from_mins(10);
 /// As browsers and curl have it, roughly.
 const MAX_REDIRECTS: u32 = 10;
 /// Piece of a streamed request body.
@@ -493,18 +493,15 @@ impl Exchange<'_> {
                 }
             }
         }
-        let joined = match early {
-            Some(joined) => joined,
-            None => {
-                let wait = self.wait(patience);
-                match runtime.block_on(async { timeout(wait, &mut answer).await }) {
-                    Ok(joined) => joined,
-                    Err(_elapsed) => {
-                        answer.abort();
-                        return Err(self.timed_out(wait));
-                    }
-                }
-            }
+        let joined = if let Some(joined) = early {
+            joined
+        } else {
+            let wait = self.wait(patience);
+            let Ok(joined) = runtime.block_on(async { timeout(wait, &mut answer).await }) else {
+                answer.abort();
+                return Err(self.timed_out(wait));
+            };
+            joined
         };
         match joined {
             Ok(Ok(response)) => Ok(response),

@@ -18,7 +18,7 @@ pub struct Retry {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { attempts: 6, first: Duration::from_millis(250), longest: Duration::from_secs(60) }
+        Self { attempts: 6, first: Duration::from_millis(250), longest: Duration::from_mins(1) }
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
         let mut backoff =
             Retry { attempts: 9, first: Duration::from_millis(1), longest: Duration::from_secs(3) }.start();
         assert_eq!(backoff.failed(Some(Duration::from_secs(2))), Some(Duration::from_secs(2)));
-        assert_eq!(backoff.failed(Some(Duration::from_secs(3600))), Some(Duration::from_secs(3)));
+        assert_eq!(backoff.failed(Some(Duration::from_hours(1))), Some(Duration::from_secs(3)));
     }
 
     #[test]

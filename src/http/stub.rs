@@ -1,7 +1,7 @@
 //! A server for tests: raw HTTP/1.1 on a loopback port, one thread a connection, with answers that go wrong on purpose.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -43,7 +43,7 @@ impl Answer {
         Self { status, body: body.into(), ..Self::default() }
     }
 
-    pub(crate) fn with(mut self, name: &str, value: impl ToString) -> Self {
+    pub(crate) fn with(mut self, name: &str, value: impl std::fmt::Display) -> Self {
         self.headers.push((name.into(), value.to_string()));
         self
     }
@@ -77,7 +77,7 @@ impl Stub {
                     let mut reader = BufReader::new(stream.try_clone().expect("a socket"));
                     while let Some(request) = read_request(&mut reader) {
                         log.lock().expect("log").push(request.clone());
-                        if !respond(&stream, &request, handler(&request)) {
+                        if !respond(&stream, &request, &handler(&request)) {
                             break;
                         }
                     }
@@ -121,7 +121,7 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
 }
 
 /// Whether the connection can go on.
-fn respond(mut stream: &TcpStream, request: &Asked, answer: Answer) -> bool {
+fn respond(mut stream: &TcpStream, request: &Asked, answer: &Answer) -> bool {
     let mut head = format!("HTTP/1.1 {} Words\r\n", answer.status);
     if !answer.headers.iter().any(|(n, _)| n.eq_ignore_ascii_case("content-length")) {
         let _infallible = write!(head, "content-length: {}\r\n", answer.body.len());

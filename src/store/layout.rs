@@ -226,7 +226,7 @@ impl Blobs for Layout {
         while offset < blob.size {
             let n = usize::try_from(blob.size - offset).unwrap_or(PIECE).min(PIECE);
             let piece = &mut buf[..n];
-            content.read_exact_at(piece, offset).map_err(|e| Error::from_io(e, what()))?;
+            content.read_exact_at(piece, offset).map_err(|e| Error::from_io(e, &what()))?;
             hasher.update(piece);
             new.file().write_all(piece).map_err(|e| failed(e, "writing", &path, blob.size))?;
             offset += n as u64;

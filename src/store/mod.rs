@@ -242,7 +242,7 @@ impl Error {
     }
 
     /// An error of reading; ours if one of ours is inside.
-    fn from_io(error: io::Error, what: String) -> Self {
+    fn from_io(error: io::Error, what: &str) -> Self {
         match error.downcast::<Self>() {
             Ok(ours) => ours,
             Err(source) => Self::Io { what: format!("reading {what}"), source },

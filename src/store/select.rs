@@ -62,16 +62,13 @@ pub(super) fn pick(entries: &[Entry], platform: &str, what: &str) -> Result<Desc
         images.iter().find(|e| e.platform.as_deref().is_some_and(|p| p.starts_with(&prefix)))
     };
     let only = || images.first().filter(|e| images.len() == 1 && e.platform.is_none());
-    match exact.or_else(any_variant).or_else(only) {
-        Some(entry) => Ok(entry.descriptor.clone()),
-        None => {
-            let mut found: Vec<_> =
-                images.iter().map(|e| e.platform.clone().unwrap_or_else(|| "unnamed".into())).collect();
-            found.dedup();
-            let found = if found.is_empty() { "no image".into() } else { found.join(", ") };
-            Err(Error::NoPlatform { what: what.into(), platform: platform.into(), found })
-        }
+    if let Some(entry) = exact.or_else(any_variant).or_else(only) {
+        return Ok(entry.descriptor.clone());
     }
+    let mut found: Vec<_> = images.iter().map(|e| e.platform.as_deref().unwrap_or("unnamed")).collect();
+    found.dedup();
+    let found = if found.is_empty() { "no image".into() } else { found.join(", ") };
+    Err(Error::NoPlatform { what: what.into(), platform: platform.into(), found })
 }
 
 /// Reads a small verified blob.
@@ -79,7 +76,7 @@ pub(super) fn read_json(blobs: &dyn Blobs, blob: &Descriptor, place: &str) -> Re
     let what = || format!("{} in {place}", blob.digest);
     check_json_size(blob.size, what)?;
     let mut bytes = Vec::new();
-    blobs.open(blob)?.read_to_end(&mut bytes).map_err(|e| Error::from_io(e, what()))?;
+    blobs.open(blob)?.read_to_end(&mut bytes).map_err(|e| Error::from_io(e, &what()))?;
     Ok(bytes)
 }
 
@@ -119,8 +116,9 @@ pub(super) fn image(
             continue;
         }
         let manifest = Manifest::parse(&document.bytes, what)?;
-        let mut descriptor = document.descriptor;
-        descriptor.media_type.clone_from(&manifest.media_type);
+        // Annotations of an index entry belong to the index.
+        let Descriptor { digest, size, .. } = document.descriptor;
+        let descriptor = Descriptor::new(&manifest.media_type, digest, size);
         let config_type = manifest.config.media_type.as_str();
         if config_type != names::CONFIG && config_type != names::DOCKER_CONFIG {
             return Err(Error::Unsupported {

@@ -20,8 +20,8 @@ use crate::store::Error;
 
 /// How much of a token answer is read; real ones have a few KB.
 const MAX_TOKEN_BYTES: u64 = 1 << 20;
-/// What a token without `expires_in` lasts (Docker token specification).
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// What a token lasts that does not say so or says less (Docker token specification).
+const SHORTEST_LIFE: Duration = Duration::from_mins(1);
 /// A token is not used in the last moments of its life.
 const MARGIN: Duration = Duration::from_secs(30);
 
@@ -60,12 +60,11 @@ fn parse_challenges(header: &str) -> Vec<Challenge> {
             continue;
         }
         let text = after.trim_start().strip_prefix('=').unwrap_or_default().trim_start();
-        let (value, after) = match text.strip_prefix('"') {
-            Some(quoted) => unquote(quoted),
-            None => {
-                let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
-                (text[..end].to_owned(), &text[end..])
-            }
+        let (value, after) = if let Some(quoted) = text.strip_prefix('"') {
+            unquote(quoted)
+        } else {
+            let end = text.find([' ', '\t', ',']).unwrap_or(text.len());
+            (text[..end].to_owned(), &text[end..])
         };
         if let Some(challenge) = found.last_mut() {
             challenge.params.push((word.to_ascii_lowercase(), value));
@@ -223,14 +222,24 @@ impl Auth {
         }
     }
 
+    /// Lets the token be at its end.
+    #[cfg(test)]
+    pub(super) fn expire(&self) {
+        if let Some((at, _)) = &mut self.state.lock().expect("state").expires {
+            *at = Instant::now();
+        }
+    }
+
     /// What a 401 or 403 means after everything was tried.
     pub(super) fn refused(&self, error: &http::Error) -> Error {
         let (found, troubles) = self.files.find(&self.host);
-        let who = match found {
-            Some(found) => format!("with the credentials found in {}", found.source),
-            None => self.nobody(&troubles),
-        };
-        self.denied(&format!("{error} ({who})"))
+        self.denied(&match found {
+            Some(found) if error.status() == Some(401) => {
+                format!("{} does not accept the credentials found in {}: {error}", self.host, found.source)
+            }
+            Some(found) => format!("{error} (with the credentials found in {})", found.source),
+            None => format!("{error} ({})", self.nobody(&troubles)),
+        })
     }
 
     fn nobody(&self, troubles: &[String]) -> String {
@@ -316,11 +325,11 @@ impl Auth {
         let answer: Value = serde_json::from_slice(&bytes).map_err(|_| unsupported("its token is not JSON".into()))?;
         let token = ["token", "access_token"].iter().find_map(|k| answer.get(k)?.as_str().filter(|t| !t.is_empty()));
         let token = token.ok_or_else(|| unsupported("its token answer has no token".into()))?;
-        let life = answer.get("expires_in").and_then(Value::as_u64).map_or(DEFAULT_LIFE, Duration::from_secs);
+        let life = answer.get("expires_in").and_then(Value::as_u64).map_or(SHORTEST_LIFE, Duration::from_secs);
         state.generation += 1;
         state.header = Some(format!("Bearer {token}"));
         // A far date overflows on some systems; such a token is simply not renewed before it fails.
-        let at = Instant::now().checked_add(life.saturating_sub(MARGIN.min(life / 4)));
+        let at = Instant::now().checked_add(life.max(SHORTEST_LIFE).saturating_sub(MARGIN));
         state.expires = at.map(|at| (at, challenge.clone()));
         Ok(())
     }
@@ -354,7 +363,7 @@ mod tests {
                 "bearer realm=https://h/t service=s scope=repository:a:pull,push",
             ),
             (r#"BEARER  Realm = "https://h/t" ,  Service=s"#, "bearer realm=https://h/t service=s"),
-            (r#"Bearer realm=https://h/t?a=b"#, "bearer realm=https://h/t?a=b"),
+            ("Bearer realm=https://h/t?a=b", "bearer realm=https://h/t?a=b"),
             (r#"Negotiate, Basic realm="x", Bearer realm="y""#, "negotiate; basic realm=x; bearer realm=y"),
             (r#"Negotiate dG9rZW4=, Basic realm="x""#, "negotiate dg9rzw4=; basic realm=x"),
             (r#"Bearer realm="a\"b\\c",error="insufficient_scope""#, r#"bearer realm=a"b\c error=insufficient_scope"#),
@@ -365,8 +374,8 @@ mod tests {
         ] {
             let parsed = parse_challenges(header);
             let found = parsed.iter().map(|c| {
-                let params = c.params.iter().map(|(n, v)| format!(" {n}={v}")).collect::<String>();
-                format!("{}{params}", c.scheme)
+                let params = c.params.iter().map(|(n, v)| format!("{n}={v}"));
+                [c.scheme.clone()].into_iter().chain(params).collect::<Vec<_>>().join(" ")
             });
             assert_eq!(found.collect::<Vec<_>>().join("; "), expected, "{header}");
         }

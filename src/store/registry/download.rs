@@ -29,16 +29,15 @@ impl Shared {
                 self.resolved.lock().unwrap_or_else(PoisonError::into_inner).remove(&blob.digest);
             }
         }
-        let response = match response {
-            Some(response) => response,
-            None => {
-                let got = self.call(&|| self.client.get(url.as_str()).header("range", &range))?;
-                if *got.url() != url && got.status() == 206 {
-                    let resolved = got.url().clone();
-                    self.resolved.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest, resolved);
-                }
-                got
+        let response = if let Some(response) = response {
+            response
+        } else {
+            let got = self.call(&|| self.client.get(url.as_str()).header("range", &range))?;
+            if *got.url() != url && got.status() == 206 {
+                let resolved = got.url().clone();
+                self.resolved.lock().unwrap_or_else(PoisonError::into_inner).insert(blob.digest, resolved);
             }
+            got
         };
         match response.status() {
             206 => {}

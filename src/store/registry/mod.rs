@@ -20,6 +20,8 @@ use crate::image::{Descriptor, Image, names};
 mod auth;
 mod download;
 #[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
 mod tests;
 
 /// What `GET /manifests/` is told to be understood. Schema 1 is not: a registry that still has it converts or says so.
@@ -148,7 +150,7 @@ impl Registry {
         }
         let request = request.header("content-type", "application/octet-stream").stream(blob.size, &fill).attempts(1);
         let response = request.send().map_err(|e| match e {
-            http::Error::Content { source, .. } => Error::from_io(source, "what was to be uploaded".into()),
+            http::Error::Content { source, .. } => Error::from_io(source, "what was to be uploaded"),
             source => Error::Http { what: what(), source },
         })?;
         if response.status() == 401 && address::same_origin(response.url(), &shared.base) {
