@@ -216,3 +216,32 @@ fn a_real_registry_keeps_the_contract() {
         });
     }
 }
+
+/// The other side is skopeo: what we write it must copy without a change, and what it writes we must read.
+#[test]
+#[ignore = "needs skopeo and a registry: ESGZ_TEST_REGISTRY=host:port"]
+fn skopeo_and_we_read_each_other() {
+    let host = std::env::var("ESGZ_TEST_REGISTRY").expect("ESGZ_TEST_REGISTRY");
+    let dir = tempfile::tempdir().expect("a folder");
+    let name = |tag: &str| format!("{host}/skopeo-{}/image:{tag}", std::process::id());
+    let folder = |n: &str| format!("oci:{}/{n}:v1", dir.path().display());
+    let open = |name: &str, write| super::open(&name.parse().expect("a reference"), write).expect("a store");
+    let skopeo = |from: &str, to: &str| {
+        let flags = ["copy", "--preserve-digests", "--src-tls-verify=false", "--dest-tls-verify=false", from, to];
+        let run = std::process::Command::new("skopeo").args(flags).output().expect("skopeo");
+        assert!(run.status.success(), "{from} {to}: {}", String::from_utf8_lossy(&run.stderr));
+    };
+    let digest_of = |name: &str| open(name, false).image("linux/amd64").expect("an image").descriptor.digest;
+    let (ours, theirs, pushed) = (folder("ours"), folder("theirs"), name("ours"));
+    for place in [&ours, &pushed] {
+        let store = open(place, true);
+        let digest = store.put_manifest(names::MANIFEST, &image(&*store, "layer", "amd64")).expect("put");
+        assert_eq!(digest_of(place), digest);
+    }
+    skopeo(&ours, &format!("docker://{}", name("theirs")));
+    skopeo(&format!("docker://{pushed}"), &theirs);
+    assert_eq!(digest_of(&name("theirs")), digest_of(&ours));
+    assert_eq!(digest_of(&theirs), digest_of(&pushed));
+    let image = open(&theirs, false).image("linux/amd64").expect("an image");
+    assert_eq!(read(&*open(&theirs, false), &image.manifest.layers[0]).expect("there"), b"layer");
+}
