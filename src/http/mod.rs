@@ -285,13 +285,12 @@ fn chain_contains(error: &(dyn StdError + 'static), text: &str) -> bool {
 fn is_certificate_error(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(e) = next {
-        let tls = e.downcast_ref::<rustls::Error>().or_else(|| {
-            e.downcast_ref::<io::Error>().and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref())
-        });
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+        if matches!(e.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))) {
             return true;
         }
-        next = e.source();
+        // The source of an I/O error is the source of what it wraps, which would be passed over.
+        let wrapped = e.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = wrapped.map(|w| w as &(dyn StdError + 'static)).or_else(|| e.source());
     }
     false
 }

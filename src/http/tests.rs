@@ -214,3 +214,17 @@ fn a_system_without_certificates_is_told_clearly() {
     let words = String::from_utf8_lossy(&run.stdout);
     assert!(run.status.success() && words.contains("1 passed"), "{words}");
 }
+
+#[test]
+fn a_certificate_error_is_found_however_deep_it_is_wrapped() {
+    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+    for (error, expected) in [
+        (io::Error::other(unknown.clone()), true),
+        (io::Error::other(io::Error::other(unknown)), true),
+        (io::Error::other(rustls::Error::HandshakeNotComplete), false),
+        (io::Error::other(refused), false),
+    ] {
+        assert_eq!(is_certificate_error(&error), expected, "{error:?}");
+    }
+}

@@ -533,6 +533,49 @@ mod tests {
         assert_eq!(error.to_string(), "no space left for 7 bytes at /a/b");
     }
 
+    /// Runs in a process of its own, below: content that never ends.
+    #[test]
+    #[ignore = "a part of the next test"]
+    fn a_put_that_hangs_in_the_middle() {
+        struct Hangs(PathBuf);
+        impl ReadAt for Hangs {
+            fn size(&self) -> u64 {
+                5 << 20
+            }
+            fn read_exact_at(&self, _: &mut [u8], offset: u64) -> io::Result<()> {
+                if offset >= 3 << 20 {
+                    fs::write(&self.0, "")?;
+                    std::thread::sleep(std::time::Duration::from_mins(1));
+                }
+                Ok(())
+            }
+        }
+        let dir = PathBuf::from(std::env::var_os("ESGZ_TEST_DIR").expect("ESGZ_TEST_DIR"));
+        let layout = Layout::open(&dir.join("layout"), None, true).expect("a layout");
+        let _killed = layout.put(&Descriptor::new("t", Digest::of(b""), 5 << 20), &Hangs(dir.join("half way")));
+    }
+
+    #[test]
+    fn a_writer_that_is_killed_leaves_no_half_blob() {
+        let folder = Folder::new();
+        let mut child = std::process::Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", "--ignored", "store::layout::tests::a_put_that_hangs_in_the_middle"])
+            .env("ESGZ_TEST_DIR", folder.0.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("this test again");
+        let half_way = folder.0.path().join("half way");
+        for _ in 0..1000 {
+            if half_way.exists() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        child.kill().and_then(|()| child.wait()).expect("killed");
+        assert!(half_way.exists(), "it was writing");
+        assert_eq!(folder.files(), ["blobs", "index.json", "oci-layout"]);
+    }
+
     #[test]
     #[ignore = "needs a folder on a file system of 1 MB: ESGZ_TEST_SMALL=dir"]
     fn a_disk_that_fills_up_leaves_nothing_behind() {

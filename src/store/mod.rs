@@ -224,15 +224,20 @@ impl Error {
             Self::Unsupported { .. } | Self::Image(crate::image::Error::MediaType { .. }) => Kind::Unsupported,
             Self::Full { .. } => Kind::Full,
             Self::Image(_) => Kind::Corrupt,
-            Self::Http { source, .. } => match source {
-                crate::http::Error::NoCertificates { .. } | crate::http::Error::Certificate { .. } => Kind::Untrusted,
-                e if e.is_temporary() => Kind::Unreachable,
-                _ => Kind::Other,
-            },
-            Self::Io { source, .. } => match source.get_ref().and_then(|e| e.downcast_ref::<Self>()) {
-                Some(inner) => inner.kind(),
-                None => Kind::Other,
-            },
+            Self::Http { source, .. } => Self::kind_of(source),
+            Self::Io { source, .. } => {
+                let ours = source.get_ref().and_then(|e| e.downcast_ref::<Self>()).map(Self::kind);
+                let http = || source.get_ref().and_then(|e| e.downcast_ref()).map(Self::kind_of);
+                ours.or_else(http).unwrap_or(Kind::Other)
+            }
+        }
+    }
+
+    fn kind_of(error: &crate::http::Error) -> Kind {
+        match error {
+            crate::http::Error::NoCertificates { .. } | crate::http::Error::Certificate { .. } => Kind::Untrusted,
+            e if e.is_temporary() => Kind::Unreachable,
+            _ => Kind::Other,
         }
     }
 

@@ -229,7 +229,7 @@ fn a_stream_that_cannot_be_had_ends_in_an_error() {
         (
             "always cut",
             (|asked, _| Some(body(asked, &data()).cut(10))) as fn(&Asked, usize) -> Option<Answer>,
-            Kind::Other,
+            Kind::Unreachable,
         ),
         (
             "cut, then the whole",
