@@ -4,13 +4,18 @@
 //! against its digest (a short or altered stream is an error at its end, never silently less), `put` is idempotent, and a
 //! name or a blob is visible only when it is complete and verified.
 
+use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use crate::digest::Digest;
 use crate::image::{Descriptor, Image, Reference};
 
 pub mod layout;
 pub mod registry;
+mod select;
+mod verified;
 
 /// Random access to bytes of a known length.
 pub trait ReadAt: Send + Sync {
@@ -25,6 +30,7 @@ pub trait Blobs: Send + Sync {
     /// Opens a blob as a stream that fails at its end when length or digest differ from the descriptor.
     fn open(&self, blob: &Descriptor) -> Result<Box<dyn Read + Send>, Error>;
     /// Opens a blob for ranged reads. These are not verified: the caller checks what it reads (TOC digest, chunk digests).
+    /// A registry is not asked before the first read, which saves a round trip; a missing blob may show only then.
     fn open_at(&self, blob: &Descriptor) -> Result<Box<dyn ReadAt>, Error>;
     /// Whether the blob is there.
     fn has(&self, digest: &Digest) -> Result<bool, Error>;
@@ -71,7 +77,198 @@ impl ReadAt for Vec<u8> {
     }
 }
 
+/// A file of a length that does not change while it is read.
+#[derive(Debug)]
+pub struct FileAt {
+    file: File,
+    size: u64,
+}
+
+impl FileAt {
+    /// Takes the length as it is now.
+    pub fn new(file: File) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { file, size })
+    }
+}
+
+impl ReadAt for FileAt {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+}
+
 /// Why a store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
-#[error("placeholder")]
-pub struct Error;
+pub enum Error {
+    /// No such image or blob.
+    #[error("{what} does not exist in {place}{why}")]
+    NotFound {
+        /// Name or digest.
+        what: String,
+        /// The store.
+        place: String,
+        /// What is there instead, in brackets, where that is known.
+        why: String,
+    },
+    /// The index has no image for the platform.
+    #[error("{what} has no image for {platform}: found {found}")]
+    NoPlatform {
+        /// The image.
+        what: String,
+        /// What was asked for.
+        platform: String,
+        /// The platforms of the index.
+        found: String,
+    },
+    /// The store does not let us.
+    #[error("access to {place} denied: {why}")]
+    Denied {
+        /// Host and repository.
+        place: String,
+        /// What it said, and whose credentials were used.
+        why: String,
+    },
+    /// Content that is not what its digest or length promises.
+    #[error("{what} is corrupt: expected {expected}, found {found}")]
+    Corrupt {
+        /// Which content.
+        what: String,
+        /// Digest or size as promised.
+        expected: String,
+        /// As found.
+        found: String,
+    },
+    /// JSON of a wrong shape.
+    #[error("{what}: {why}")]
+    Malformed {
+        /// Which document.
+        what: String,
+        /// Expected and found.
+        why: String,
+    },
+    /// Something that this program or the other side cannot do.
+    #[error("{what} is not supported: {why}")]
+    Unsupported {
+        /// What.
+        what: String,
+        /// Expected and found.
+        why: String,
+    },
+    /// No space.
+    #[error("no space left for {needed} bytes at {}", path.display())]
+    Full {
+        /// The file or folder.
+        path: PathBuf,
+        /// Bytes of what was being written.
+        needed: u64,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file system, or content that could not be read.
+    #[error("{what} failed")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The registry could not be asked.
+    #[error("could not {what}")]
+    Http {
+        /// What was being done.
+        what: String,
+        /// What the client said.
+        #[source]
+        source: crate::http::Error,
+    },
+    /// A manifest or config that is not one.
+    #[error(transparent)]
+    Image(#[from] crate::image::Error),
+}
+
+/// What sort of failure it was, for those who decide or advise by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Not there: check the name.
+    NotFound,
+    /// Not allowed: log in, or ask for rights.
+    Denied,
+    /// Not what it should be: fetch or build again.
+    Corrupt,
+    /// Not something we or they can do.
+    Unsupported,
+    /// Out of reach or out of order: may work later.
+    Unreachable,
+    /// No certificate authority, or one that does not know the server.
+    Untrusted,
+    /// No space left.
+    Full,
+    /// Anything else.
+    Other,
+}
+
+impl Error {
+    /// What sort of failure it was.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::NotFound { .. } | Self::NoPlatform { .. } => Kind::NotFound,
+            Self::Denied { .. } => Kind::Denied,
+            Self::Corrupt { .. } | Self::Malformed { .. } => Kind::Corrupt,
+            Self::Unsupported { .. } | Self::Image(crate::image::Error::MediaType { .. }) => Kind::Unsupported,
+            Self::Full { .. } => Kind::Full,
+            Self::Image(_) => Kind::Corrupt,
+            Self::Http { source, .. } => Self::kind_of(source),
+            Self::Io { source, .. } => {
+                let ours = source.get_ref().and_then(|e| e.downcast_ref::<Self>()).map(Self::kind);
+                let http = || source.get_ref().and_then(|e| e.downcast_ref()).map(Self::kind_of);
+                ours.or_else(http).unwrap_or(Kind::Other)
+            }
+        }
+    }
+
+    fn kind_of(error: &crate::http::Error) -> Kind {
+        match error {
+            crate::http::Error::NoCertificates { .. } | crate::http::Error::Certificate { .. } => Kind::Untrusted,
+            e if e.is_temporary() => Kind::Unreachable,
+            _ => Kind::Other,
+        }
+    }
+
+    /// Whether the same may succeed later.
+    fn is_temporary(&self) -> bool {
+        self.kind() == Kind::Unreachable
+    }
+
+    /// An error of reading; ours if one of ours is inside.
+    fn from_io(error: io::Error, what: &str) -> Self {
+        match error.downcast::<Self>() {
+            Ok(ours) => ours,
+            Err(source) => Self::Io { what: format!("reading {what}"), source },
+        }
+    }
+}
+
+impl From<Error> for io::Error {
+    /// Keeps the error inside, under the nearest kind.
+    fn from(error: Error) -> Self {
+        let kind = match error.kind() {
+            Kind::NotFound => io::ErrorKind::NotFound,
+            Kind::Denied => io::ErrorKind::PermissionDenied,
+            Kind::Corrupt => io::ErrorKind::InvalidData,
+            Kind::Unsupported => io::ErrorKind::Unsupported,
+            Kind::Full => io::ErrorKind::StorageFull,
+            Kind::Unreachable | Kind::Untrusted | Kind::Other => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+#[cfg(test)]
+mod contract;

@@ -1,0 +1,138 @@
+//! A registry for tests: the protocol in memory, and a hook that makes it go wrong.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{DIGEST_HEADER, Files, Registry};
+use crate::digest::Digest;
+use crate::http::stub::{Answer, Asked, Stub};
+use crate::http::{Client, Retry};
+use crate::image::Reference;
+use crate::store::select;
+
+#[derive(Default)]
+pub(super) struct Content {
+    pub(super) blobs: HashMap<String, Vec<u8>>,
+    /// Type and bytes by tag and by digest.
+    pub(super) manifests: HashMap<String, (String, Vec<u8>)>,
+    sessions: usize,
+}
+
+/// The registry; `a/b` is its one repository.
+pub(in crate::store) struct Fake {
+    pub(super) stub: Stub,
+    pub(super) content: Arc<Mutex<Content>>,
+}
+
+impl Fake {
+    pub(in crate::store) fn start() -> Self {
+        Self::failing(|_, _| None)
+    }
+
+    /// `fault` sees a request and how many of the same method and path came before it, and may answer in our place.
+    pub(super) fn failing(fault: impl Fn(&Asked, usize) -> Option<Answer> + Send + Sync + 'static) -> Self {
+        let content: Arc<Mutex<Content>> = Arc::default();
+        let inside = content.clone();
+        let seen = Mutex::new(HashMap::<String, usize>::new());
+        let stub = Stub::start(move |asked| {
+            let path = asked.target.split('?').next().unwrap_or_default();
+            let before = {
+                let mut seen = seen.lock().expect("seen");
+                let n = seen.entry(format!("{} {path}", asked.method)).or_default();
+                *n += 1;
+                *n - 1
+            };
+            fault(asked, before).unwrap_or_else(|| answer(&mut inside.lock().expect("content"), asked))
+        });
+        Self { stub, content }
+    }
+
+    /// A client of `a/b`, with `:tag` or `@digest`.
+    pub(in crate::store) fn registry(&self, selector: &str) -> Registry {
+        self.registry_of(selector, "/nonexistent".into(), true)
+    }
+
+    pub(super) fn registry_of(&self, selector: &str, credentials: PathBuf, write: bool) -> Registry {
+        let Ok(Reference::Registry(reference)) = format!("{}/a/b{selector}", self.stub.host).parse() else {
+            panic!("a registry reference");
+        };
+        let retry = Retry { attempts: 4, first: Duration::from_millis(1), longest: Duration::from_millis(5) };
+        let client = Client::new().expect("a client").with_retry(retry);
+        Registry::with(client, Files::only(credentials), &reference, write).expect("a registry")
+    }
+
+    pub(super) fn put_blob(&self, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        self.content.lock().expect("content").blobs.insert(digest.to_string(), bytes.into());
+        digest
+    }
+
+    pub(super) fn put_manifest(&self, tag: &str, kind: &str, bytes: &[u8]) -> Digest {
+        let digest = Digest::of(bytes);
+        let mut content = self.content.lock().expect("content");
+        for name in [tag.to_owned(), digest.to_string()] {
+            content.manifests.insert(name, (kind.into(), bytes.into()));
+        }
+        digest
+    }
+}
+
+pub(super) fn error(status: u16, code: &str) -> Answer {
+    let body = format!(r#"{{"errors":[{{"code":"{code}","message":"as asked"}}]}}"#);
+    Answer::new(status, body).with("content-type", "application/json")
+}
+
+/// A whole body or the range that was asked for.
+pub(super) fn body(asked: &Asked, bytes: &[u8]) -> Answer {
+    let Some((from, to)) = asked.range() else { return Answer::new(200, bytes) };
+    if from >= bytes.len() {
+        return error(416, "RANGE_INVALID").with("content-range", format!("bytes */{}", bytes.len()));
+    }
+    let to = to.unwrap_or(bytes.len() - 1).min(bytes.len() - 1);
+    Answer::new(206, &bytes[from..=to]).with("content-range", format!("bytes {from}-{to}/{}", bytes.len()))
+}
+
+fn answer(content: &mut Content, asked: &Asked) -> Answer {
+    let Some(path) = asked.target.strip_prefix("/v2/a/b/") else { return error(404, "NAME_UNKNOWN") };
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    match (asked.method.as_str(), path.split_once('/').unwrap_or_default()) {
+        ("POST", ("blobs", "uploads/")) => {
+            content.sessions += 1;
+            Answer::new(202, "").with("location", format!("/v2/a/b/blobs/uploads/{}?state=x%3D", content.sessions))
+        }
+        ("PUT", ("blobs", _)) => {
+            let digest = Digest::of(&asked.body).to_string();
+            let stated = query.strip_prefix("state=x%3D&digest=").map(|d| d.replace("%3A", ":"));
+            if stated.as_deref() != Some(&digest) || asked.header("content-range").is_some() {
+                return error(400, "DIGEST_INVALID");
+            }
+            content.blobs.insert(digest.clone(), asked.body.clone());
+            Answer::new(201, "").with(DIGEST_HEADER, digest)
+        }
+        ("GET" | "HEAD", ("blobs", digest)) => match content.blobs.get(digest) {
+            Some(bytes) => body(asked, bytes),
+            None => error(404, "BLOB_UNKNOWN"),
+        },
+        ("GET" | "HEAD", ("manifests", name)) => match content.manifests.get(name) {
+            Some((kind, bytes)) => {
+                Answer::new(200, bytes.clone()).with("content-type", kind).with(DIGEST_HEADER, Digest::of(bytes))
+            }
+            None => error(404, "MANIFEST_UNKNOWN"),
+        },
+        ("PUT", ("manifests", name)) => {
+            let Ok(parts) = select::referred(&asked.body, "x") else { return error(400, "MANIFEST_INVALID") };
+            let known = |d: &str| content.blobs.contains_key(d) || content.manifests.contains_key(d);
+            if !parts.iter().all(|p| known(&p.digest.to_string())) {
+                return error(404, "MANIFEST_BLOB_UNKNOWN");
+            }
+            let (kind, digest) = (asked.header("content-type").unwrap_or_default(), Digest::of(&asked.body));
+            for name in [name.to_owned(), digest.to_string()] {
+                content.manifests.insert(name, (kind.into(), asked.body.clone()));
+            }
+            Answer::new(201, "").with(DIGEST_HEADER, digest)
+        }
+        _ => error(405, "UNSUPPORTED"),
+    }
+}

@@ -1,0 +1,206 @@
+//! From a name to one image: indexes, platforms, and the checks that every store makes alike.
+
+use std::io::Read;
+
+use serde_json::Value;
+
+use super::{Blobs, Error};
+use crate::digest::Digest;
+use crate::image::manifest::MAX_JSON_BYTES;
+use crate::image::{Config, Descriptor, Image, Manifest, names};
+
+/// Indexes inside indexes end somewhere.
+const MAX_DEPTH: usize = 4;
+
+/// One entry of an index.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) descriptor: Descriptor,
+    /// `os/arch[/variant]`, where the entry says so.
+    pub(super) platform: Option<String>,
+}
+
+/// Reads the entries of an index or of a Docker manifest list.
+pub(super) fn entries(index: &Value, what: &str) -> Result<Vec<Entry>, Error> {
+    let list = index.get("manifests").and_then(Value::as_array);
+    let list = list.ok_or_else(|| Error::Malformed { what: what.into(), why: "no list of manifests".into() })?;
+    let entry = |(i, value): (usize, &Value)| {
+        let descriptor = Descriptor::from_json(value, &format!("entry {i} of {what}"))?;
+        let platform = value.get("platform").map(|p| {
+            let get = |key| p.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
+            let base = format!("{}/{}", get("os").unwrap_or("unknown"), get("architecture").unwrap_or("unknown"));
+            get("variant").map_or_else(|| base.clone(), |v| format!("{base}/{v}"))
+        });
+        Ok(Entry { descriptor, platform })
+    };
+    list.iter().enumerate().map(entry).collect()
+}
+
+/// Whether an entry is about an image and not one: build attestations, signatures.
+fn is_attestation(entry: &Entry) -> bool {
+    entry.platform.as_deref().is_some_and(|p| p.starts_with("unknown/"))
+        || entry.descriptor.annotation("vnd.docker.reference.type").is_some()
+}
+
+/// A platform with the variant that its architecture implies.
+fn normal(platform: &str) -> String {
+    match platform {
+        "linux/arm64" => "linux/arm64/v8".into(),
+        "linux/arm" => "linux/arm/v7".into(),
+        "linux/amd64/v1" => "linux/amd64".into(),
+        p => p.into(),
+    }
+}
+
+/// Picks the entry for a platform.
+pub(super) fn pick(entries: &[Entry], platform: &str, what: &str) -> Result<Descriptor, Error> {
+    let images: Vec<_> = entries.iter().filter(|e| !is_attestation(e)).collect();
+    let exact = images.iter().find(|e| e.platform.as_deref().is_some_and(|p| normal(p) == normal(platform)));
+    // `linux/arm64` may mean any variant of it when the usual one is not there.
+    let any_variant = || {
+        let prefix = format!("{platform}/");
+        images.iter().find(|e| e.platform.as_deref().is_some_and(|p| p.starts_with(&prefix)))
+    };
+    let only = || images.first().filter(|e| images.len() == 1 && e.platform.is_none());
+    if let Some(entry) = exact.or_else(any_variant).or_else(only) {
+        return Ok(entry.descriptor.clone());
+    }
+    let mut found: Vec<_> = images.iter().map(|e| e.platform.as_deref().unwrap_or("unnamed")).collect();
+    found.dedup();
+    let found = if found.is_empty() { "no image".into() } else { found.join(", ") };
+    Err(Error::NoPlatform { what: what.into(), platform: platform.into(), found })
+}
+
+/// Reads a small verified blob.
+pub(super) fn read_json(blobs: &dyn Blobs, blob: &Descriptor, place: &str) -> Result<Vec<u8>, Error> {
+    let what = || format!("{} in {place}", blob.digest);
+    check_json_size(blob.size, what)?;
+    let mut bytes = Vec::new();
+    blobs.open(blob)?.read_to_end(&mut bytes).map_err(|e| Error::from_io(e, &what()))?;
+    Ok(bytes)
+}
+
+/// Refuses JSON too large to be a manifest or config.
+pub(super) fn check_json_size(size: u64, what: impl Fn() -> String) -> Result<(), Error> {
+    if size > MAX_JSON_BYTES {
+        let why = format!("{size} bytes of JSON: expected at most {MAX_JSON_BYTES}");
+        return Err(Error::Malformed { what: what(), why });
+    }
+    Ok(())
+}
+
+/// A manifest or index with its descriptor, verified.
+pub(super) struct Document {
+    pub(super) descriptor: Descriptor,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Follows a document through indexes to the image of the platform. `fetch` gives verified manifest bytes.
+pub(super) fn image(
+    blobs: &dyn Blobs,
+    mut document: Document,
+    platform: &str,
+    what: &str,
+    fetch: &dyn Fn(&Descriptor) -> Result<Document, Error>,
+) -> Result<Image, Error> {
+    for _ in 0..MAX_DEPTH {
+        let raw: Value = serde_json::from_slice(&document.bytes)
+            .map_err(|source| crate::image::Error::Json { what: format!("manifest of {what}"), source })?;
+        let stated = raw.get("mediaType").and_then(Value::as_str).unwrap_or(&document.descriptor.media_type);
+        let schema1 = raw.get("schemaVersion").and_then(Value::as_u64) == Some(1);
+        let is_index = stated == names::INDEX || stated == names::DOCKER_LIST;
+        // An index may leave its media type out; it has manifests then, and no layers.
+        if !schema1 && (is_index || (raw.get("manifests").is_some() && raw.get("layers").is_none())) {
+            let entries = entries(&raw, &format!("index of {what}"))?;
+            document = fetch(&pick(&entries, platform, what)?)?;
+            continue;
+        }
+        let manifest = Manifest::parse(&document.bytes, what)?;
+        // Annotations of an index entry belong to the index.
+        let Descriptor { digest, size, .. } = document.descriptor;
+        let descriptor = Descriptor::new(&manifest.media_type, digest, size);
+        let config_type = manifest.config.media_type.as_str();
+        if config_type != names::CONFIG && config_type != names::DOCKER_CONFIG {
+            return Err(Error::Unsupported {
+                what: what.into(),
+                why: format!("it is not a container image but an artifact with a config of type {config_type:?}"),
+            });
+        }
+        let config = Config::parse(&read_json(blobs, &manifest.config, what)?, what)?;
+        return Ok(Image::new(descriptor, manifest, config, what)?);
+    }
+    Err(Error::Malformed { what: what.into(), why: format!("more than {MAX_DEPTH} indexes inside each other") })
+}
+
+/// The blobs that manifest bytes refer to: config and layers, or manifests. Layers that live elsewhere (`urls`) are left
+/// out.
+pub(super) fn referred(bytes: &[u8], what: &str) -> Result<Vec<Descriptor>, Error> {
+    let raw: Value =
+        serde_json::from_slice(bytes).map_err(|source| crate::image::Error::Json { what: what.into(), source })?;
+    let lists = ["layers", "manifests"].iter().filter_map(|key| raw.get(key)?.as_array()).flatten();
+    let here = raw.get("config").into_iter().chain(lists).filter(|d| d.get("urls").is_none());
+    here.map(|d| Ok(Descriptor::from_json(d, what)?)).collect()
+}
+
+/// Checks bytes against what was promised.
+pub(super) fn check(bytes: &[u8], digest: &Digest, size: Option<u64>, what: impl Fn() -> String) -> Result<(), Error> {
+    let found = Digest::of(bytes);
+    if size.is_some_and(|s| s != bytes.len() as u64) || found != *digest {
+        let expected = size.map_or_else(|| digest.to_string(), |s| format!("{digest} of {s} bytes"));
+        return Err(Error::Corrupt { what: what(), expected, found: format!("{found} of {} bytes", bytes.len()) });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn index(platforms: &[&str]) -> Vec<Entry> {
+        let manifests: Vec<_> = platforms
+            .iter()
+            .map(|p| {
+                let mut entry = Descriptor::new(names::MANIFEST, Digest::of(p.as_bytes()), 1).to_json();
+                let parts: Vec<_> = p.split('/').collect();
+                if let [os, arch, ..] = parts[..] {
+                    entry["platform"] = json!({"os": os, "architecture": arch});
+                }
+                if let [_, _, variant] = parts[..] {
+                    entry["platform"]["variant"] = variant.into();
+                }
+                entry
+            })
+            .collect();
+        entries(&json!({ "manifests": manifests }), "test").unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    #[test]
+    fn the_entry_of_the_platform_is_picked() {
+        for (there, wanted, expected) in [
+            (&["linux/amd64", "linux/arm64/v8"][..], "linux/amd64", Some("linux/amd64")),
+            (&["linux/amd64", "linux/arm64/v8"], "linux/arm64", Some("linux/arm64/v8")),
+            (&["linux/amd64", "linux/arm64"], "linux/arm64/v8", Some("linux/arm64")),
+            (&["linux/arm/v5", "linux/arm/v7"], "linux/arm", Some("linux/arm/v7")),
+            (&["linux/arm/v5", "linux/arm/v6"], "linux/arm", Some("linux/arm/v5")),
+            (&["linux/arm/v5", "linux/arm/v7"], "linux/arm/v6", None),
+            (&["linux/amd64/v3", "linux/amd64"], "linux/amd64", Some("linux/amd64")),
+            (&["unknown/unknown", "linux/amd64"], "linux/amd64", Some("linux/amd64")),
+            (&["unknown/unknown", "none"], "linux/amd64", Some("none")),
+            (&["none", "also none"], "linux/amd64", None),
+            (&["windows/amd64", "linux/s390x"], "linux/amd64", None),
+            (&[], "linux/amd64", None),
+        ] {
+            let picked = pick(&index(there), wanted, "x").ok().map(|d| d.digest);
+            assert_eq!(picked, expected.map(|e| Digest::of(e.as_bytes())), "{wanted} of {there:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_platform_says_what_is_there() {
+        let error = pick(&index(&["unknown/unknown", "linux/s390x", "linux/arm/v7"]), "linux/amd64", "h/a:t");
+        let error = error.expect_err("none fits").to_string();
+        assert_eq!(error, "h/a:t has no image for linux/amd64: found linux/s390x, linux/arm/v7");
+    }
+}
