@@ -202,7 +202,7 @@ mod tests {
     fn a_plain_folder_belongs_to_the_file_system_around_it() {
         let m = Mounts::parse(TABLE, Path::new("/srv/root")).expect("a root");
         assert_eq!((m.root.kind.as_str(), m.below.len()), ("ext4", 0));
-        assert_eq!(Mounts::parse("", Path::new("/")).is_none(), true);
+        assert!(Mounts::parse("", Path::new("/")).is_none());
     }
 
     #[test]

@@ -47,9 +47,15 @@ pub fn run(options: &Options, progress: &dyn Progress, written: &mut dyn FnMut(&
     let mounts = read_mounts(&root)?;
     let limits = Limits { mounts: mounts.points().map(ToOwned::to_owned).collect(), own: target.inside(&root) };
     let before = Snapshot::take(&root, "/", &limits);
-    let dropped = if tracer.misses_only() || !options.keep_cache { drop_caches() } else { Err(io::Error::other("not asked for")) };
+    let dropped = if tracer.misses_only() || !options.keep_cache {
+        drop_caches()
+    } else {
+        Err(io::Error::other("not asked for"))
+    };
     match &dropped {
-        Err(_) if tracer.misses_only() => return Err(Error::DropCaches(dropped.err().unwrap_or_else(|| io::Error::other("unknown")))),
+        Err(_) if tracer.misses_only() => {
+            return Err(Error::DropCaches(dropped.err().unwrap_or_else(|| io::Error::other("unknown"))));
+        }
         Err(e) if !options.keep_cache => progress.warn(&format!("the page cache was not dropped ({e}): {KEPT}")),
         _ => {}
     }
@@ -107,7 +113,10 @@ pub fn run(options: &Options, progress: &dyn Progress, written: &mut dyn FnMut(&
 
     let mut host = host::facts();
     host.insert("root_filesystem".into(), mounts.root.kind.clone());
-    host.insert("page_cache".into(), if dropped.is_ok() { "dropped before the start".into() } else { format!("kept: {KEPT}") });
+    host.insert(
+        "page_cache".into(),
+        if dropped.is_ok() { "dropped before the start".into() } else { format!("kept: {KEPT}") },
+    );
     host.insert("ring_bytes_per_cpu".into(), granted.to_string());
     let args: Vec<String> = options.command.iter().map(|a| a.to_string_lossy().into_owned()).collect();
     let profile = Profile {

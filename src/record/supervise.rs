@@ -77,7 +77,7 @@ impl Command {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) if pid == self.pid => {
-                    self.ended = Some(Ended::Code(u8::try_from(code & 0xff).unwrap_or(255)))
+                    self.ended = Some(Ended::Code(u8::try_from(code & 0xff).unwrap_or(255)));
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.pid => self.ended = Some(Ended::Signal(signal)),
                 Ok(WaitStatus::StillAlive) | Err(_) => return,

@@ -76,7 +76,11 @@ fn the_fallback_contains_what_was_read_and_says_what_it_adds() {
         assert_eq!(p.header.recorder.name, "page-cache");
         let p = rig.record(PAGE_CACHE, &["python3", "-c", MMAP]);
         let f = file(&p, "/data/big");
-        assert!([1_000_000_u64, 3_000_000].iter().all(|at| f.ranges.iter().any(|r| r.0 <= *at && *at < r.0 + r.1)), "{:?}", f.ranges);
+        assert!(
+            [1_000_000_u64, 3_000_000].iter().all(|at| f.ranges.iter().any(|r| r.0 <= *at && *at < r.0 + r.1)),
+            "{:?}",
+            f.ranges
+        );
     }
 }
 
@@ -86,7 +90,8 @@ fn children_are_seen_and_cut_at_the_size_and_hard_links_are_named_once() {
         return;
     }
     let rig = Rig::overlay(false);
-    let p = rig.record(FILEMAP, &["sh", "-c", "(cat /data/small > /dev/null &) ; cat /data/other-name >/dev/null; sleep 0.3"]);
+    let p = rig
+        .record(FILEMAP, &["sh", "-c", "(cat /data/small > /dev/null &) ; cat /data/other-name >/dev/null; sleep 0.3"]);
     let f = file(&p, "/data/other-name");
     assert_eq!((f.links.as_slice(), f.size), (["/data/small".to_owned()].as_slice(), 10_000));
     assert_eq!(ranges(&p, "/data/other-name"), [(0, 10_000)]);
@@ -100,7 +105,10 @@ fn every_layer_of_an_overlay_is_found_on_its_own_device() {
     }
     let rig = Rig::two_file_systems();
     for recorder in [FILEMAP, PAGE_CACHE] {
-        let p = rig.record(recorder, &["sh", "-c", "head -c 5000 /data/far >/dev/null; dd if=/data/big of=/dev/null bs=4096 skip=100 count=3"]);
+        let p = rig.record(
+            recorder,
+            &["sh", "-c", "head -c 5000 /data/far >/dev/null; dd if=/data/big of=/dev/null bs=4096 skip=100 count=3"],
+        );
         if recorder == FILEMAP {
             assert_eq!(ranges(&p, "/data/big"), [(409_600, 12_288)]);
             assert_eq!(file(&p, "/data/far").ranges[0].0, 0);
@@ -118,7 +126,11 @@ fn what_start_up_writes_is_listed_and_is_not_taken_for_a_read_of_the_image() {
                   head -c 9000 /data/big > /app/__pycache__/x.pyc; cat /app/__pycache__/x.pyc >/dev/null; chmod 600 /data/small";
     for (rig, visible) in [(Rig::plain(), true), (Rig::overlay(true), true), (Rig::overlay(false), false)] {
         let p = rig.record(FILEMAP, &["sh", "-c", script]);
-        let writes: Vec<_> = p.writes.iter().map(|w| (w.path.as_str(), w.size, w.mode.as_str(), w.change.as_str(), w.class.as_str())).collect();
+        let writes: Vec<_> = p
+            .writes
+            .iter()
+            .map(|w| (w.path.as_str(), w.size, w.mode.as_str(), w.change.as_str(), w.class.as_str()))
+            .collect();
         for want in [
             ("/app/__pycache__/x.pyc", 9000, "0644", "new", "bytecode"),
             ("/data/small", 10_000, "0600", "changed", "other"),
@@ -208,7 +220,11 @@ fn signals_reach_the_command() {
         return;
     }
     let rig = Rig::plain();
-    let mut esgz = rig.command(KEEP, &["sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"]).stdout(Stdio::piped()).spawn().expect("esgz runs");
+    let mut esgz = rig
+        .command(KEEP, &["sh", "-c", "trap 'exit 9' TERM; echo up; while :; do sleep 0.05; done"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("esgz runs");
     let mut up = [0; 3];
     std::io::Read::read_exact(esgz.stdout.as_mut().expect("piped"), &mut up).expect("the command is up");
     kill(Pid::from_raw(esgz.id().try_into().expect("a pid")), Signal::SIGTERM).expect("signal");
@@ -217,7 +233,7 @@ fn signals_reach_the_command() {
 }
 
 /// A server that is up after a while and answers one chat like the real one.
-const SERVER: &str = r#"
+const SERVER: &str = r"
 import sys, time, json
 from http.server import BaseHTTPRequestHandler, HTTPServer
 class H(BaseHTTPRequestHandler):
@@ -233,7 +249,7 @@ class H(BaseHTTPRequestHandler):
     def log_message(self, *a): pass
 time.sleep(0.3)
 HTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()
-"#;
+";
 
 #[test]
 fn a_chat_answer_ends_the_recording_and_the_server() {
@@ -241,13 +257,25 @@ fn a_chat_answer_ends_the_recording_and_the_server() {
         return;
     }
     let rig = Rig::overlay(false);
-    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port().to_string();
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port().to_string();
     let base = format!("http://127.0.0.1:{port}");
-    let options = ["--until-http", &format!("{base}/health"), "--until-chat", &format!("{base}/v1/chat/completions"), "--timeout", "120"];
+    let options = [
+        "--until-http",
+        &format!("{base}/health"),
+        "--until-chat",
+        &format!("{base}/v1/chat/completions"),
+        "--timeout",
+        "120",
+    ];
     let p = rig.record(&options, &["python3", "-B", "-c", SERVER, &port, "--api-key", "very-secret"]);
     let phases: Vec<_> = p.header.phases.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(phases, ["ready", "first-chat"]);
-    assert!(p.header.phases[0].at_ms >= 300 && p.header.phases[0].at_ms <= p.header.phases[1].at_ms, "{:?}", p.header.phases);
+    assert!(
+        p.header.phases[0].at_ms >= 300 && p.header.phases[0].at_ms <= p.header.phases[1].at_ms,
+        "{:?}",
+        p.header.phases
+    );
     assert_eq!(file(&p, "/data/big").ranges[0].0, 0, "read while answering");
     assert!(!fs::read_to_string(rig.profile_path()).expect("profile").contains("very-secret"));
     assert!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err(), "the server was ended");

@@ -1,6 +1,8 @@
 //! A root to profile in: a folder or an overlay with a few files, the machine's `/usr` mounted into it, in a mount namespace of the
 //! test's own thread, so that nothing is left behind.
 
+#![expect(clippy::print_stdout, reason = "a skipped test says so")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,7 +22,10 @@ pub(crate) struct Rig {
 /// Whether the test can run here. Without root it cannot; CI must have root.
 pub(crate) fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
-    assert!(root || std::env::var_os("CI").is_none(), "the profile tests need root (CAP_SYS_ADMIN); CI must give it to them");
+    assert!(
+        root || std::env::var_os("CI").is_none(),
+        "the profile tests need root (CAP_SYS_ADMIN); CI must give it to them"
+    );
     if !root {
         println!("skipped: needs root");
     }
@@ -33,7 +38,11 @@ pub(crate) fn has_filemap() -> bool {
     let has = *HAS.get_or_init(|| {
         let dir = tempfile::tempdir().expect("folder");
         let mut command = esgz();
-        command.args(["profile", "--recorder", "filemap", "--root"]).arg(dir.path()).arg("-o").arg(dir.path().join("p"));
+        command
+            .args(["profile", "--recorder", "filemap", "--root"])
+            .arg(dir.path())
+            .arg("-o")
+            .arg(dir.path().join("p"));
         let out = command.args(["--", "/none"]).output().expect("esgz runs");
         !String::from_utf8_lossy(&out.stderr).contains("does not have the tracepoint")
     });
@@ -68,7 +77,8 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
 impl Rig {
     fn folder() -> TempDir {
         unshare(CloneFlags::CLONE_NEWNS).expect("mount namespace");
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).expect("private mounts");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+            .expect("private mounts");
         // Not /tmp, which may be a tmpfs: its reads pass the page cache's tracepoints by.
         TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("folder")
     }
@@ -112,7 +122,8 @@ impl Rig {
         let options = format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
         mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str())).expect("overlay");
         if !visible {
-            mount(Some("hidden"), &dir.path().join("layers"), Some("tmpfs"), MsFlags::empty(), None::<&str>).expect("tmpfs");
+            mount(Some("hidden"), &dir.path().join("layers"), Some("tmpfs"), MsFlags::empty(), None::<&str>)
+                .expect("tmpfs");
         }
         Self::furnish(dir, root)
     }
@@ -138,7 +149,8 @@ impl Rig {
         Self::fill(&lower);
         fs::create_dir_all(disk.join("data")).expect("folder");
         fs::write(disk.join("data/far"), noise(1 << 20)).expect("file");
-        let options = format!("lowerdir={point}:{},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        let options =
+            format!("lowerdir={point}:{},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
         mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str())).expect("overlay");
         Self::furnish(dir, root)
     }
@@ -150,7 +162,13 @@ impl Rig {
     /// `esgz profile` in this root, ready to be run.
     pub(crate) fn command(&self, options: &[&str], command: &[&str]) -> Command {
         let mut c = esgz();
-        c.args(["profile", "--root"]).arg(&self.root).arg("-o").arg(self.profile_path()).args(options).arg("--").args(command);
+        c.args(["profile", "--root"])
+            .arg(&self.root)
+            .arg("-o")
+            .arg(self.profile_path())
+            .args(options)
+            .arg("--")
+            .args(command);
         c.env("PATH", "/usr/bin:/bin").env_remove("PYTHONDONTWRITEBYTECODE");
         c
     }
@@ -173,7 +191,11 @@ impl Rig {
 /// The entry of a path.
 pub(crate) fn file<'a>(profile: &'a Profile, path: &str) -> &'a File {
     let names = || profile.files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>();
-    profile.files.iter().find(|f| f.path == path).unwrap_or_else(|| panic!("{path} not in {:?}, unmapped {:?}", names(), profile.header.unmapped))
+    profile
+        .files
+        .iter()
+        .find(|f| f.path == path)
+        .unwrap_or_else(|| panic!("{path} not in {:?}, unmapped {:?}", names(), profile.header.unmapped))
 }
 
 /// Its ranges without their times.
