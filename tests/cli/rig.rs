@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use esgz::profile::{File, Profile, read};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
@@ -74,6 +74,18 @@ pub(crate) fn noise(len: usize) -> Vec<u8> {
     .collect()
 }
 
+/// The mounts go before the folder does: a recursive removal that walked into them would empty the machine's own.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for point in ["usr", "dev/null"] {
+            if umount2(&self.root.join(point), MntFlags::MNT_DETACH).is_err() {
+                // Rather a folder left over than a step into a mount.
+                self.dir.disable_cleanup(true);
+            }
+        }
+    }
+}
+
 impl Rig {
     fn folder() -> TempDir {
         unshare(CloneFlags::CLONE_NEWNS).expect("mount namespace");
@@ -88,7 +100,13 @@ impl Rig {
             std::os::unix::fs::symlink(to, root.join(link)).expect("link");
         }
         bind(Path::new("/usr"), &root.join("usr"));
-        bind(Path::new("/dev"), &root.join("dev"));
+        // Nothing of the machine's may be reached for writing: the folder is deleted recursively in the end.
+        let options = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        mount(None::<&str>, &root.join("usr"), None::<&str>, options, None::<&str>).expect("read-only /usr");
+        fs::create_dir_all(root.join("dev")).expect("folder");
+        fs::write(root.join("dev/null"), "").expect("mount point");
+        let null = root.join("dev/null");
+        mount(Some("/dev/null"), &null, None::<&str>, MsFlags::MS_BIND, None::<&str>).expect("bind mount");
         Self { dir, root }
     }
 
