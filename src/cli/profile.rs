@@ -49,6 +49,9 @@ pub struct Args {
     /// Ring buffer for each CPU in MiB; less is taken where the kernel refuses
     #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     ring_mib: u16,
+    /// Do not drop the page cache before the start: mapped files that are cached in huge folios may then be missed
+    #[arg(long)]
+    keep_cache: bool,
     /// Digest touched files of any size, not only those up to 64 MiB
     #[arg(long)]
     digest_all: bool,
@@ -98,6 +101,7 @@ pub fn run(args: Args, out: &Output) -> Result<u8, Failure> {
             RecorderArg::PageCache => Which::PageCache,
         },
         ring: usize::from(args.ring_mib) << 20,
+        keep_cache: args.keep_cache,
         digest_all: args.digest_all,
         keep_running: args.keep_running,
         keep_partial: args.keep_partial,

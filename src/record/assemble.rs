@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::mounts::{Mounts, device_name};
-use super::table::Table;
+use super::table::{Table, kernel_device};
 use super::touch::{CACHED, MMAP, READ, Touch};
 use super::walk::{Limits, below};
 use crate::digest::{Digest, HashingReader};
@@ -53,6 +53,10 @@ pub(super) fn assemble(
     for group in touches.chunk_by(|a, b| (a.dev, a.ino) == (b.dev, b.ino)) {
         let (dev, ino) = (group[0].dev, group[0].ino);
         let events: u64 = group.iter().map(|t| u64::from(t.events)).sum();
+        // Between fork and exec the command is still this program.
+        if ourselves.is_some_and(|me| is_same(me, dev, ino, table.find(dev, ino).map(|n| below(root, &n.path)))) {
+            continue;
+        }
         let Some(named) = table.find(dev, ino) else {
             if own.contains(&(dev, ino)) {
                 out.own_writes += events;
@@ -61,12 +65,6 @@ pub(super) fn assemble(
             }
             continue;
         };
-        // Between fork and exec the command is still this program.
-        if ourselves.is_some_and(|(_, i)| i == ino)
-            && fs::metadata(below(root, &named.path)).ok().map(|m| (m.dev(), m.ino())) == ourselves
-        {
-            continue;
-        }
         let first = group.iter().map(|t| t.at).min().unwrap_or(scale.start);
         let kinds = group.iter().fold(0, |k, t| k | t.kinds);
         let file = File {
@@ -97,6 +95,12 @@ pub(super) fn assemble(
     timed.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.path.cmp(&b.1.path)));
     out.files = timed.into_iter().map(|(_, f)| f).collect();
     out
+}
+
+/// Whether an event's file is the one that `stat` calls `(st_dev, st_ino)`; an overlay needs its path for that.
+fn is_same((st_dev, st_ino): (u64, u64), dev: u32, ino: u64, path: Option<PathBuf>) -> bool {
+    let there = path.and_then(|p| fs::metadata(p).ok()).map(|m| (m.dev(), m.ino()));
+    st_ino == ino && (there == Some((st_dev, st_ino)) || kernel_device(st_dev) == dev)
 }
 
 impl Scale {

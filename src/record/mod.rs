@@ -48,6 +48,8 @@ pub struct Options {
     pub recorder: Which,
     /// Ring buffer for each CPU, in bytes.
     pub ring: usize,
+    /// Do not drop the page cache before the start (the filemap recorder only).
+    pub keep_cache: bool,
     /// Digest files of any size, not only those up to 64 MiB.
     pub digest_all: bool,
     /// Leave the command running after the profile is written, and pass on its code.

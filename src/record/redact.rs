@@ -32,8 +32,7 @@ pub(super) fn redact(args: &[String]) -> Vec<String> {
         }
         // A whole shell line as one argument.
         if arg.contains(char::is_whitespace) {
-            let words: Vec<String> = arg.split(' ').map(ToOwned::to_owned).collect();
-            out.push(redact(&words).join(" "));
+            out.push(redact_line(arg));
             continue;
         }
         let bearer = matches!(arg.to_ascii_lowercase().trim_start_matches(['\'', '"']), "bearer" | "basic");
@@ -46,6 +45,21 @@ pub(super) fn redact(args: &[String]) -> Vec<String> {
             }
         }
     }
+    out
+}
+
+/// A line of words, its white space left as it is.
+fn redact_line(line: &str) -> String {
+    let words: Vec<String> = line.split_whitespace().map(ToOwned::to_owned).collect();
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    for (word, shown) in words.iter().zip(redact(&words)) {
+        let (space, behind) = rest.split_once(word.as_str()).unwrap_or((rest, ""));
+        out.push_str(space);
+        out.push_str(&shown);
+        rest = behind;
+    }
+    out.push_str(rest);
     out
 }
 
@@ -109,6 +123,7 @@ mod tests {
                 "sh|-c|HF_TOKEN=a vllm --api-key b; curl -H 'Authorization: Bearer c'",
                 "sh|-c|HF_TOKEN=<redacted> vllm --api-key <redacted> curl -H 'Authorization: Bearer <redacted>",
             ),
+            ("sh|-c| a\n\t--api-key  b\n", "sh|-c| a\n\t--api-key  <redacted>\n"),
             ("x|https://me:pw@host/a@b", "x|https://<redacted>@host/a@b"),
         ] {
             assert_eq!(line(given), want, "{given}");

@@ -77,7 +77,7 @@ impl Command {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) if pid == self.pid => {
-                    self.ended = Some(Ended::Code(u8::try_from(code & 0xff).unwrap_or(255)))
+                    self.ended = Some(Ended::Code(u8::try_from(code & 0xff).unwrap_or(255)));
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) if pid == self.pid => self.ended = Some(Ended::Signal(signal)),
                 Ok(WaitStatus::StillAlive) | Err(_) => return,
@@ -87,7 +87,7 @@ impl Command {
     }
 
     /// Asks the whole group to end, then ends it.
-    pub(super) fn end(mut self) {
+    fn end(&mut self) {
         self.tell(Signal::SIGTERM);
         let limit = Instant::now() + GRACE;
         while Instant::now() < limit && kill(Pid::from_raw(-self.pid.as_raw()), None) != Err(Errno::ESRCH) {
@@ -107,6 +107,15 @@ impl Command {
             }
             std::thread::sleep(Duration::from_millis(10));
             self.reap();
+        }
+    }
+}
+
+impl Drop for Command {
+    /// Whatever goes wrong, no command is left behind that nobody looks after.
+    fn drop(&mut self) {
+        if self.ended.is_none() {
+            self.end();
         }
     }
 }

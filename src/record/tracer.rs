@@ -128,7 +128,7 @@ impl Tracer {
                 Ok(rings) => return Ok((rings, bytes)),
                 // EPERM: above the locked memory we may have; ENOMEM: above what there is. Other refusals do not depend on the size.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOMEM)) && bytes > 64 << 10 => {
-                    bytes /= 2
+                    bytes /= 2;
                 }
                 Err(e) => return Err(Error::Perf(e)),
             }
