@@ -7,9 +7,10 @@ use std::str::FromStr;
 
 use super::Error;
 use super::evidence::LAZY;
-use super::result::Start;
-use crate::image::Reference;
+use super::result::{ArmFacts, LayerFacts, Start};
+use crate::digest::Digest;
 use crate::image::reference::RegistryReference;
+use crate::image::{Descriptor, Image, Reference, names};
 
 /// The baseline's name.
 pub const ORIGINAL: &str = "original";
@@ -29,6 +30,30 @@ impl Arm {
     /// The runs of one round: the baseline's warm run follows its cold one, on the image that it left on disk.
     pub fn starts(&self) -> &'static [Start] {
         if self.name == ORIGINAL { &[Start::Cold, Start::Warm] } else { &[Start::Cold] }
+    }
+
+    /// What is to be known of the arm's image; `named` is the digest that its reference resolves to.
+    pub fn facts(&self, named: Digest, image: &Image) -> ArmFacts {
+        let mut chain: Option<Digest> = None;
+        let layer = |(layer, diff_id): (&Descriptor, &Digest)| {
+            let id = chain.map_or(*diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()));
+            chain = Some(id);
+            LayerFacts {
+                digest: layer.digest,
+                size: layer.size,
+                toc: layer.annotation(names::TOC_DIGEST).is_some(),
+                kind: layer.annotation(names::LAYER_KIND).map(Into::into),
+                chain: id,
+            }
+        };
+        ArmFacts {
+            name: self.name.clone(),
+            reference: self.image.to_string(),
+            snapshotter: self.snapshotter.clone(),
+            manifest: named,
+            config: image.manifest.config.digest,
+            layers: image.manifest.layers.iter().zip(&image.config.diff_ids).map(layer).collect(),
+        }
     }
 
     /// Name of the table row.

@@ -112,8 +112,8 @@ fn a_run_that_was_not_cold_is_invalid() {
         ["the stack runs snapshotter \"overlayfs\": expected \"stargz\""]
     );
     assert_eq!(
-        hot(|_, s| s.before.page_cache_after_kb = 600 << 10),
-        ["600 MiB of page cache were left after dropping it (9216 MiB before): expected at most 512"]
+        hot(|_, s| s.before.page_cache_after_kb = 200 << 10),
+        ["200 MiB of page cache were left after dropping it (9216 MiB before): expected at most 128"]
     );
     assert_eq!(hot(|_, s| s.before.images.push("h:1/a:b".into())), ["images were there before the pull: h:1/a:b"]);
     assert_eq!(
@@ -193,7 +193,17 @@ fn a_layer_that_was_not_lazy_is_named() {
             "the snapshotter refused 2 layers: expected 1".into()
         ]
     );
-    assert_eq!(hot(|_, s| s.after.log.push(no(77))), ["the snapshotter refused 2 layers: expected 1"]);
+    // The sandbox image, unpacked within the run: it costs the lazy arms seconds that are not theirs.
+    assert_eq!(
+        hot(|_, s| s.after.log.push(no(77))),
+        [
+            format!(
+                "the snapshotter refused {}, which is no layer of this image: was the sandbox image unpacked before?",
+                digest(177)
+            ),
+            "the snapshotter refused 2 layers: expected 1".into()
+        ]
+    );
     assert_eq!(hot(|_, s| s.after.mounts = 1), ["1 lazy mounts: expected 2"]);
     assert_eq!(hot(|_, s| s.after.log.clear()), ["the snapshotter's log tells of no layer: is its log level debug?"]);
     assert_eq!(

@@ -13,15 +13,11 @@ use std::time::{Duration, Instant};
 use super::cri::{self, Container, Cri};
 use super::evidence::{self, After, Before, Evidence};
 use super::link::{Link, Shape};
+use super::marks::{Mark, over, phases};
 use super::observe::{self, POLL};
-use super::result::{
-    ArmFacts, CpuUse, LayerFacts, LinkShape, Measured, Outcome, Phases, Report, Run, SCHEMA, Split, Start, Traffic,
-    Workload, cross_check,
-};
+use super::result::{ArmFacts, LinkShape, Measured, Outcome, Report, Run, SCHEMA, Split, Start, Workload, cross_check};
 use super::stack::{Env, Stack};
 use super::{Arm, Error, Options, arm, probe};
-use crate::digest::Digest;
-use crate::image::Image;
 
 /// Lines of a failed container's log that are kept.
 const TAIL: usize = 20;
@@ -42,7 +38,8 @@ pub struct Bench<'w> {
     report: Report,
     env: Option<Env>,
     folder: PathBuf,
-    _temporary: Option<tempfile::TempDir>,
+    /// For the requests to the runtime: they hold the values of the environment, which are kept nowhere.
+    private: tempfile::TempDir,
     watch: &'w (dyn Fn(&Report, Event<'_>) + Sync),
 }
 
@@ -57,16 +54,16 @@ impl<'w> Bench<'w> {
         if options.arms.is_empty() || options.rounds == 0 {
             return Err(Error::Options("nothing to run: expected at least one arm and one round".into()));
         }
-        let temporary =
+        let private =
             tempfile::Builder::new().prefix("esgz-bench-").tempdir().map_err(Error::io("making a temporary folder"))?;
-        let (folder, temporary) = match &options.evidence {
+        let folder = match &options.evidence {
             Some(folder) => {
                 if fs::read_dir(folder).is_ok_and(|mut d| d.next().is_some()) {
                     return Err(Error::Options(format!("the evidence folder {} is not empty", folder.display())));
                 }
-                (std::path::absolute(folder).map_err(Error::io("finding the evidence folder"))?, None)
+                std::path::absolute(folder).map_err(Error::io("finding the evidence folder"))?
             }
-            None => (temporary.path().to_owned(), Some(temporary)),
+            None => private.path().join("evidence"),
         };
         let report = Report {
             schema: SCHEMA.into(),
@@ -94,7 +91,7 @@ impl<'w> Bench<'w> {
             runs: Vec::new(),
         };
         let stack = Stack::new(&options.stack, options.timeout);
-        Ok(Self { options, stack, report, env: None, folder, _temporary: temporary, watch })
+        Ok(Self { options, stack, report, env: None, folder, private, watch })
     }
 
     /// What was measured so far.
@@ -151,7 +148,7 @@ impl<'w> Bench<'w> {
                 return Err(Error::Options(format!("{} is not in the stack's registry {}", arm.image, env.registry)));
             }
             let (named, image) = probe::image(&env.registry, &arm.image).await?;
-            self.report.arms.push(facts(arm, named, &image));
+            self.report.arms.push(arm.facts(named, &image));
         }
         let shape = Shape {
             latency: self.options.latency,
@@ -244,7 +241,7 @@ impl<'w> Bench<'w> {
             cri.pull(&image).await?;
         }
         let pulled = mark(Instant::now(), None);
-        let container = cri.start(&image, &self.options.env, &self.options.args, folder, folder).await?;
+        let container = cri.start(&image, &self.options.env, &self.options.args, self.private.path(), folder).await?;
         let created = Instant::now();
         let (process, ready) = wait(&cri, &container, &address, limit).await?;
         let ready = mark(ready, Some(process));
@@ -295,31 +292,6 @@ impl<'w> Bench<'w> {
     }
 }
 
-/// A moment between two phases.
-struct Mark {
-    at: Instant,
-    link: Traffic,
-    cpu: CpuUse,
-}
-
-fn over(from: &Mark, to: &Mark) -> Traffic {
-    Traffic { requests: to.link.requests - from.link.requests, bytes: to.link.bytes - from.link.bytes }
-}
-
-/// Marks become whole milliseconds first and differences then, so that the sum is exact.
-fn phases(start: Start, at: [Instant; 5]) -> Phases {
-    let ms = |t: Instant| u64::try_from((t - at[0]).as_millis()).unwrap_or(u64::MAX);
-    // A warm run begins where the pull would have ended.
-    let begin = if start == Start::Cold { 0 } else { ms(at[1]) };
-    Phases {
-        pull_ms: (start == Start::Cold).then(|| ms(at[1])),
-        create_ms: ms(at[2]) - ms(at[1]),
-        ready_ms: ms(at[3]) - ms(at[2]),
-        chat_ms: ms(at[4]) - ms(at[3]),
-        total_ms: ms(at[4]) - begin,
-    }
-}
-
 /// Until the workload is ready: its process and the moment. The runtime is asked for the process while the workload is polled already.
 async fn wait(cri: &Cri, container: &Container, address: &str, limit: Duration) -> Result<(u32, Instant), Error> {
     let process = OnceLock::new();
@@ -344,46 +316,6 @@ async fn wait(cri: &Cri, container: &Container, address: &str, limit: Duration) 
     }
 }
 
-fn facts(arm: &Arm, named: Digest, image: &Image) -> ArmFacts {
-    use crate::image::names;
-    let mut chain: Option<Digest> = None;
-    let layer = |(layer, diff_id): (&crate::image::Descriptor, &Digest)| {
-        let id = chain.map_or(*diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()));
-        chain = Some(id);
-        LayerFacts {
-            digest: layer.digest,
-            size: layer.size,
-            toc: layer.annotation(names::TOC_DIGEST).is_some(),
-            kind: layer.annotation(names::LAYER_KIND).map(Into::into),
-            chain: id,
-        }
-    };
-    ArmFacts {
-        name: arm.name.clone(),
-        reference: arm.image.to_string(),
-        snapshotter: arm.snapshotter.clone(),
-        manifest: named,
-        config: image.manifest.config.digest,
-        layers: image.manifest.layers.iter().zip(&image.config.diff_ids).map(layer).collect(),
-    }
-}
-
 fn now() -> String {
     jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn phases_add_up_whatever_the_rounding() {
-        let zero = Instant::now();
-        let at = [0, 1999, 3500, 9999, 12_700].map(|us| zero + Duration::from_micros(us));
-        let cold = phases(Start::Cold, at);
-        assert_eq!(cold, Phases { pull_ms: Some(1), create_ms: 2, ready_ms: 6, chat_ms: 3, total_ms: 12 });
-        let warm = phases(Start::Warm, at);
-        assert_eq!(warm.create_ms + warm.ready_ms + warm.chat_ms, warm.total_ms);
-        assert_eq!(warm.pull_ms, None);
-    }
 }

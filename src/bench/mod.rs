@@ -18,6 +18,7 @@ pub mod cri;
 pub mod evidence;
 pub mod link;
 pub mod local;
+mod marks;
 pub mod observe;
 pub mod probe;
 pub mod report;

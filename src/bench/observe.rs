@@ -83,10 +83,17 @@ pub fn prepared(log: &str) -> Vec<Prepared> {
     log.lines().filter_map(answer).collect()
 }
 
-/// Page cache without shared memory, in KiB.
+/// Page cache that could be dropped now, in KiB.
 pub fn page_cache_kb() -> Result<u64, Error> {
     let text = fs::read_to_string("/proc/meminfo").map_err(Error::io("reading /proc/meminfo"))?;
-    Ok(meminfo(&text, "Cached").saturating_sub(meminfo(&text, "Shmem")))
+    Ok(droppable(&text))
+}
+
+/// What processes have mapped or not yet written back stays when the cache is dropped, whoever they are. No file of an image is
+/// mapped when nothing runs from it, so what is left of the rest is what a start could profit from.
+fn droppable(text: &str) -> u64 {
+    let stays: u64 = ["Shmem", "Mapped", "Dirty", "Writeback"].iter().map(|key| meminfo(text, key)).sum();
+    meminfo(text, "Cached").saturating_sub(stays)
 }
 
 fn meminfo(text: &str, key: &str) -> u64 {
@@ -228,6 +235,10 @@ mod tests {
     #[test]
     fn memory_keys_are_whole_words() {
         let text = "MemTotal: 100 kB\nSwapCached: 7 kB\nCached:  42 kB\nShmem: 2 kB\n";
+        assert_eq!(
+            droppable("Cached: 100 kB\nShmem: 1 kB\nMapped: 20 kB\nDirty: 3 kB\nWriteback: 4 kB\nWritebackTmp: 9 kB\n"),
+            72
+        );
         assert_eq!((meminfo(text, "Cached"), meminfo(text, "Shmem"), meminfo(text, "None")), (42, 2, 0));
     }
 

@@ -151,7 +151,7 @@ fn words(report: &Report, text: &mut String) {
     );
     text.push_str(
         "cold: wiped state, page cache dropped, image not there; warm: image on disk, page cache dropped. \
-         The registry's disk is cold in both.\n",
+         In a cold run the registry's own files are cold too.\n",
     );
     let _ = writeln!(
         text,

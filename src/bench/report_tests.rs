@@ -1,8 +1,8 @@
 //! The text of a made-up report, and that JSON loses nothing of it. The builders serve the other tests too.
 
-use super::super::evidence::Evidence;
-use super::super::result::*;
 use super::*;
+use crate::bench::evidence::Evidence;
+use crate::bench::result::*;
 use crate::digest::Digest;
 
 pub(in crate::bench) fn report(runs: Vec<Run>) -> Report {
@@ -136,7 +136,7 @@ machine: 2 CPUs (Some CPU), 24683 MB of memory, kernel 6.18.44; registry, link, 
 link: 30 ms per request, 400 MB/s over all connections, in front of 127.0.0.1:5070 for every arm (setting up a connection is not charged)
 versions: esgz 0.1.0, containerd v2.4.2
 total: from the start of the pull (warm: of the pod) to a whole answer to "Say hello.", temperature 0, 8 tokens; pull: crictl pull; create: pod, container, start; ready: until /health says 200; chat: model list and answer
-cold: wiped state, page cache dropped, image not there; warm: image on disk, page cache dropped. The registry's disk is cold in both.
+cold: wiped state, page cache dropped, image not there; warm: image on disk, page cache dropped. In a cold run the registry's own files are cold too.
 n: runs that count, of 3 asked for, rounds interleaved and rotated; figures are medians over them (medians of phases need not add up), x cold and x warm medians of per-round ratios to "original"; so few runs show sizes, not significance.
 started 2026-11-25T05:00:00Z
 "#);

@@ -113,8 +113,8 @@ fn ratio(row: &str, reference: &str, runs: &[Run]) -> Option<(f64, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::tests::{failed, report, run};
     use super::*;
+    use crate::bench::report::tests::{failed, report, run};
 
     #[test]
     fn a_median_is_the_middle() {
