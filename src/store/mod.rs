@@ -10,6 +10,8 @@ use crate::digest::Digest;
 use crate::image::{Descriptor, Image, Reference};
 
 pub mod layout;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod registry;
 
 /// Random access to bytes of a known length.

@@ -43,7 +43,8 @@ impl Merged {
         merged
     }
 
-    fn add(&mut self, entries: &[Entry], skip: &impl Fn(&str) -> bool) {
+    /// Puts a layer on top.
+    pub fn add(&mut self, entries: &[Entry], skip: impl Fn(&str) -> bool) {
         let layer = self.layers;
         self.layers += 1;
         let kept: Vec<usize> = survivors(entries).into_iter().filter(|&i| !skip(&entries[i].path)).collect();
