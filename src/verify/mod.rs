@@ -9,6 +9,8 @@ mod content;
 mod manifest;
 mod rootfs;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::num::NonZeroUsize;
 
