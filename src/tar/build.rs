@@ -117,9 +117,10 @@ impl Item {
         let mut pax = self.pax.clone();
         for (value, key, gnu) in [(&self.name, "path", b'L'), (&self.link, "linkpath", b'K')] {
             if value.len() > 100 {
-                match self.gnu {
-                    true => self.extension(out, "././@LongLink", gnu, format!("{value}\0").as_bytes()),
-                    false => pax.push((key.into(), value.as_bytes().into())),
+                if self.gnu {
+                    self.extension(out, "././@LongLink", gnu, format!("{value}\0").as_bytes());
+                } else {
+                    pax.push((key.into(), value.as_bytes().into()));
                 }
             }
         }
@@ -142,7 +143,9 @@ fn record(key: &str, value: &[u8]) -> Vec<u8> {
 /// An archive with its end.
 pub(crate) fn archive(items: &[Item]) -> Vec<u8> {
     let mut out = Vec::new();
-    items.iter().for_each(|i| i.append(&mut out));
+    for item in items {
+        item.append(&mut out);
+    }
     out.extend_from_slice(&END);
     out
 }

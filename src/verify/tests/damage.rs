@@ -89,18 +89,17 @@ fn damage_under_right_digests_is_told_unless_it_changes_nothing() {
     let tar = inflate(&good);
     for (part, range) in parts(&good) {
         for (how, bad) in damaged(&good, &range) {
-            let (dst, _) = (Memory::default(), ());
+            let dst = Memory::default();
             convert(&src, &dst, Some(&profile(&["/d/b"])), &options(Layout::Landmark), &Silent).expect("converted");
             let same = inflate(&bad) == tar;
-            match inflate(&bad) {
-                Some(_) => replace(&dst, 0, bad),
-                None => {
-                    let new = dst.add(names::LAYER_GZIP, bad);
-                    dst.edit_manifest(|m| {
-                        m["layers"][0]["digest"] = new.digest.to_string().into();
-                        m["layers"][0]["size"] = new.size.into();
-                    });
-                }
+            if inflate(&bad).is_some() {
+                replace(&dst, 0, bad);
+            } else {
+                let new = dst.add(names::LAYER_GZIP, bad);
+                dst.edit_manifest(|m| {
+                    m["layers"][0]["digest"] = new.digest.to_string().into();
+                    m["layers"][0]["size"] = new.size.into();
+                });
             }
             let report = check(Some(&src), &dst);
             assert!(same || !report.problems.is_empty(), "{part}: {how}");
@@ -108,30 +107,36 @@ fn damage_under_right_digests_is_told_unless_it_changes_nothing() {
     }
 }
 
+type Edit = fn(&mut Value);
+
+fn annotation<'a>(m: &'a mut Value, layer: usize, key: &str) -> &'a mut Value {
+    &mut m["layers"][layer]["annotations"][key]
+}
+
+fn both(m: &mut Value, key: &str) {
+    let a = annotation(m, 0, key).take();
+    let b = annotation(m, 1, key).take();
+    (*annotation(m, 0, key), *annotation(m, 1, key)) = (b, a);
+}
+
+fn drop_annotation(m: &mut Value, key: &str) {
+    m["layers"][0]["annotations"].as_object_mut().expect("ours").remove(key);
+}
+
+fn cut(v: &mut Value) {
+    let s = v.as_str().expect("text");
+    *v = s[..s.len() - 1].into();
+}
+
+fn flip(v: &mut Value) {
+    let s = v.as_str().expect("text");
+    let last = if s.ends_with('0') { "1" } else { "0" };
+    *v = format!("{}{last}", &s[..s.len() - 1]).into();
+}
+
 #[test]
 fn every_damage_of_the_manifest_is_told() {
     let src = source();
-    type Edit = fn(&mut Value);
-    fn annotation<'a>(m: &'a mut Value, layer: usize, key: &str) -> &'a mut Value {
-        &mut m["layers"][layer]["annotations"][key]
-    }
-    fn both(m: &mut Value, key: &str) {
-        let a = annotation(m, 0, key).take();
-        let b = annotation(m, 1, key).take();
-        (*annotation(m, 0, key), *annotation(m, 1, key)) = (b, a);
-    }
-    fn drop_annotation(m: &mut Value, key: &str) {
-        m["layers"][0]["annotations"].as_object_mut().expect("ours").remove(key);
-    }
-    fn cut(v: &mut Value) {
-        let s = v.as_str().expect("text");
-        *v = s[..s.len() - 1].into();
-    }
-    fn flip(v: &mut Value) {
-        let s = v.as_str().expect("text");
-        let last = if s.ends_with('0') { "1" } else { "0" };
-        *v = format!("{}{last}", &s[..s.len() - 1]).into();
-    }
     let cases: &[(&str, Edit)] = &[
         ("truncate TOC digest", |m| cut(annotation(m, 0, names::TOC_DIGEST))),
         ("flip TOC digest", |m| flip(annotation(m, 0, names::TOC_DIGEST))),
@@ -163,7 +168,6 @@ fn every_damage_of_the_manifest_is_told() {
 #[test]
 fn every_damage_of_the_config_is_told() {
     let src = source();
-    type Edit = fn(&mut Value);
     let cases: &[(&str, Edit)] = &[
         ("swap diffIDs", |c| c["rootfs"]["diff_ids"].as_array_mut().expect("list").swap(0, 1)),
         ("flip a diffID", |c| c["rootfs"]["diff_ids"][0] = Digest::of(b"").to_string().into()),

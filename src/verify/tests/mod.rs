@@ -1,9 +1,11 @@
 //! Converts images in memory and verifies the result; damages it and expects to be told.
 
 mod damage;
+mod differences;
 mod edit;
 mod images;
 mod random;
+mod toc;
 mod traps;
 
 use std::num::NonZeroUsize;
