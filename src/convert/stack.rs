@@ -39,7 +39,7 @@ pub(super) fn complete(indexes: &mut [LayerIndex], contents: &mut [Content]) -> 
     Ok(())
 }
 
-/// Every hard link leads to a file in front of it that is still that file when the layer is complete.
+/// Every hard link leads to an entry in front of it that is still the same when the layer is complete.
 fn links(entries: &[Entry]) -> Result<(), LayerError> {
     let kept = survivors(entries);
     let last: HashMap<&str, usize> = kept.iter().map(|&i| (entries[i].path.as_str(), i)).collect();
@@ -49,7 +49,7 @@ fn links(entries: &[Entry]) -> Result<(), LayerError> {
             None => "it is not in this layer, and a lazy mount sees no other",
             Some(&at) if at == i => "that is itself",
             Some(&at) if at > i => "it stands behind the link, or is replaced there by another file",
-            Some(&at) if !matches!(entries[at].kind, Kind::File | Kind::Hardlink) => "it is no file",
+            Some(&at) if entries[at].kind == Kind::Dir => "a folder has no second name",
             Some(_) => continue,
         };
         return Err(LayerError::Link { path: e.path.clone(), target: e.link.clone(), why });

@@ -19,7 +19,13 @@ pub(super) fn check(layer: &Layer, content: &Content, say: &mut dyn FnMut(&str, 
     landmarks(content, say);
     for (i, e) in content.entries.iter().enumerate() {
         if e.kind == Kind::Hardlink && content.contents[i].is_none() {
-            say(&e.path, format!("a hard link to {:?}, which is no file in front of it in this layer", e.link));
+            say(
+                &e.path,
+                format!(
+                    "a hard link to {:?}, which is nothing in front of it in this layer that can have two names",
+                    e.link
+                ),
+            );
         }
     }
 }

@@ -36,7 +36,7 @@ fn an_archive_that_readers_trip_over_is_found() {
     for (items, what) in [
         (vec![mark(), Item::file("a", "x"), Item::file("a", "y")], "it is listed twice"),
         (vec![mark(), Item::file("a", "x"), Item::file("a", "y")], "it is in the archive 2 times"),
-        (vec![mark(), Item::hardlink("b", "a"), Item::file("a", "y")], "which is no file in front of it"),
+        (vec![mark(), Item::hardlink("b", "a"), Item::file("a", "y")], "which is nothing in front of it"),
         (
             vec![mark(), Item::symlink("l", "d"), Item::file("l/x", "y")],
             "is no folder: an ordinary unpack goes through it",
@@ -101,7 +101,7 @@ fn what_cannot_be_carried_is_refused_by_name() {
         (&[&[Item::hardlink("x", "x")]], "x", "that is itself"),
         (&[&[Item::hardlink("x", "y"), Item::hardlink("y", "x")]], "x", "it stands behind the link"),
         (&[&[Item::hardlink("x", "a"), Item::file("a", "")]], "x", "it stands behind the link"),
-        (&[&[Item::dir("a"), Item::hardlink("x", "a")]], "x", "it is no file"),
+        (&[&[Item::dir("a"), Item::hardlink("x", "a")]], "x", "a folder has no second name"),
         (
             &[&[Item::dir("usr"), Item::symlink("lib", "usr")], &[Item::file("lib/x", "")]],
             "lib/x",
