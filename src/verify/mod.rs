@@ -231,7 +231,7 @@ fn converted_layer(dst: &dyn Images, image: &Image, i: usize, progress: &dyn Pro
     let mut content = read(lazy.as_ref(), &mut say)?;
     if let (Some(layer), Err(e)) = (&lazy, &content) {
         // Once more as an ordinary layer: what it unpacks to is worth knowing all the same.
-        say.say("", format!("its members are not where the TOC says: {}", e.chain()));
+        say.say("", format!("it cannot be read by its TOC: {}", e.chain()));
         for p in layer.problems() {
             say.say(&p.path, p.what);
         }
