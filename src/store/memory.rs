@@ -78,8 +78,8 @@ impl Memory {
     }
 }
 
-fn missing(_digest: &Digest) -> Error {
-    Error
+fn missing(digest: &Digest) -> Error {
+    Error::NotFound { what: format!("blob {digest}"), place: "memory".into(), why: String::new() }
 }
 
 impl Blobs for Memory {

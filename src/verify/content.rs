@@ -31,6 +31,9 @@ pub enum ReadError {
     /// The archive.
     #[error(transparent)]
     Tar(#[from] tar::Error),
+    /// The store has it not, or not right.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
     /// The media type.
     #[error(transparent)]
     Image(#[from] image::Error),

@@ -2,3 +2,4 @@
 #![expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 
 mod bench;
+mod verify;
