@@ -247,3 +247,74 @@ fn table(layers: &[LayerReport]) -> Table {
     }
     table
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::{self, convert};
+    use crate::estargz::Level;
+    use crate::plan::Layout;
+    use crate::progress::Silent;
+    use crate::store::Images;
+    use crate::store::memory::Memory;
+    use crate::tar::build::{Item, archive};
+
+    fn converted() -> Memory {
+        let items = [Item::dir("d"), Item::file("d/a", [7; 2500]), Item::file("d/empty", "")];
+        let dst = Memory::default();
+        let options = convert::Options {
+            layout: Layout::Plain,
+            chunk_size: 1000,
+            level: Level::DEFAULT,
+            platform: String::new(),
+            force_profile: false,
+            jobs: std::num::NonZeroUsize::MIN,
+            temp_dir: std::env::temp_dir(),
+        };
+        convert(&Memory::of(&[archive(&items)]), &dst, None, &options, &Silent).expect("converted");
+        dst
+    }
+
+    fn inspect(store: &Memory) -> Result<Report, Failure> {
+        let reference = "oci:x".parse().expect("a reference");
+        report(&reference, store, &store.image("").expect("an image"), true)
+    }
+
+    #[test]
+    fn an_estargz_layer_is_counted() {
+        let report = inspect(&converted()).expect("right");
+        assert_eq!((report.prefetch, report.hot, report.platform.as_str()), (0, 0, "linux/amd64"));
+        assert_eq!(report.annotations["dev.esgz.layout"], "plain");
+        let [layer] = report.layers.as_slice() else { panic!("one layer") };
+        assert_eq!((layer.kind, layer.size), ("estargz", report.compressed));
+        let toc = layer.toc.as_ref().expect("a TOC");
+        assert_eq!((toc.entries, toc.files, toc.chunks, toc.landmark, toc.prioritized), (4, 3, 4, "no-prefetch", 0));
+        assert!(toc.toc_annotated && toc.problems.is_empty() && toc.toc_offset + toc.toc_size + 51 == layer.size);
+        let list: Vec<_> = toc.list.iter().map(|l| (l.path.as_str(), l.size)).collect();
+        assert_eq!(list, [(".no.prefetch.landmark", 1), ("d/", 0), ("d/a", 2500), ("d/empty", 0)]);
+        let shown = table(&report.layers).to_string();
+        assert!(shown.contains("estargz") && shown.contains("no-prefetch"), "{shown}");
+    }
+
+    #[test]
+    fn other_layers_are_named_by_their_compression() {
+        let tar = archive(&[Item::file("a", "x")]);
+        let layers = [names::LAYER_TAR, names::LAYER_ZSTD, names::LAYER_GZIP].map(|t| (t, tar.clone(), tar.clone()));
+        let report = inspect(&Memory::image_of(&layers)).expect("nothing is read of them");
+        assert_eq!(report.layers.iter().map(|l| l.kind).collect::<Vec<_>>(), ["tar", "zstd", "gzip"]);
+        assert!(report.layers.iter().all(|l| l.toc.is_none()));
+    }
+
+    #[test]
+    fn a_broken_estargz_layer_is_an_error_that_names_it() {
+        let store = converted();
+        let digest = store.image("").expect("an image").manifest.layers[0].digest;
+        let good = store.bytes(&digest);
+        for bad in [&good[..good.len() - 1], &good[..good.len() / 2], &[]] {
+            store.damage(&digest, bad.into());
+            let failure = inspect(&store).map(|_| ()).expect_err("broken");
+            let text = failure.error.to_string();
+            assert!(text.starts_with(&format!("layer 0 ({digest}): not an eStargz layer")), "{text}");
+        }
+    }
+}

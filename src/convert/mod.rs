@@ -8,6 +8,7 @@ mod hot;
 mod ingest;
 mod publish;
 mod spool;
+mod stack;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -123,6 +124,26 @@ pub enum LayerError {
         /// As recorded.
         expected: Digest,
     },
+    /// A hard link that a lazy mount cannot follow, or would follow to other content.
+    #[error("hard link {path:?} to {target:?}: {why}")]
+    Link {
+        /// The link.
+        path: String,
+        /// What it links to.
+        target: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// An entry below a symlink.
+    #[error(
+        "{path:?} lies below {parent:?}, which is no folder: an ordinary unpack goes through it, a lazy mount cannot"
+    )]
+    NoFolder {
+        /// The entry.
+        path: String,
+        /// What is above it.
+        parent: String,
+    },
     /// Another layer failed first.
     #[error("stopped because another layer failed")]
     Stopped,
@@ -183,7 +204,12 @@ pub fn convert(
     }
 
     let ingested = ingest::layers(src, &image, options, progress)?;
-    let (indexes, contents): (Vec<LayerIndex>, Vec<_>) = ingested.into_iter().map(Ingested::split).unzip();
+    let (mut indexes, mut contents): (Vec<LayerIndex>, Vec<_>) = ingested.into_iter().map(Ingested::split).unzip();
+    stack::complete(&mut indexes, &mut contents).map_err(|(layer, source)| Error::Layer {
+        layer,
+        digest: image.manifest.layers[layer].digest,
+        source,
+    })?;
     let plan = plan::plan(options.layout, &indexes, profile);
     if profile.is_some() {
         check_fit(&plan, options, progress)?;

@@ -13,6 +13,8 @@ use crate::digest::Digest;
 use crate::image::{Descriptor, Image, Reference};
 
 pub mod layout;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod registry;
 mod select;
 mod verified;

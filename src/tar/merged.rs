@@ -43,7 +43,8 @@ impl Merged {
         merged
     }
 
-    fn add(&mut self, entries: &[Entry], skip: &impl Fn(&str) -> bool) {
+    /// Puts a layer on top.
+    pub fn add(&mut self, entries: &[Entry], skip: impl Fn(&str) -> bool) {
         let layer = self.layers;
         self.layers += 1;
         let kept: Vec<usize> = survivors(entries).into_iter().filter(|&i| !skip(&entries[i].path)).collect();
@@ -52,9 +53,9 @@ impl Merged {
             match whiteout::parse(&entries[i].path) {
                 Some(Hides::Path(path)) => {
                     self.paths.remove(&path);
-                    self.remove_below(&path);
+                    self.remove_below(&path, layer);
                 }
-                Some(Hides::Below(dir)) => self.remove_below(&dir),
+                Some(Hides::Below(dir)) => self.remove_below(&dir, layer),
                 None => {}
             }
         }
@@ -63,23 +64,24 @@ impl Merged {
             if whiteout::parse(&e.path).is_some() {
                 continue;
             }
-            // A folder that becomes something else takes what lower layers had in it along.
-            let was_dir = self.paths.get(&e.path).is_some_and(|(at, k)| at.layer < layer && *k == Kind::Dir);
-            if was_dir && e.kind != Kind::Dir {
-                self.remove_below(&e.path);
+            // What was a folder, listed or not, takes what lower layers had in it along.
+            if e.kind != Kind::Dir && !e.path.is_empty() {
+                self.remove_below(&e.path, layer);
             }
             self.paths.insert(e.path.clone(), (At { layer, index: i }, e.kind));
         }
     }
 
-    fn remove_below(&mut self, dir: &str) {
+    /// Removes what layers under `layer` have in a folder.
+    fn remove_below(&mut self, dir: &str, layer: usize) {
         if dir.is_empty() {
-            self.paths.clear();
+            self.paths.retain(|_, (at, _)| at.layer >= layer);
             return;
         }
         // '0' is the character behind '/'.
         let range = format!("{dir}/")..format!("{dir}0");
-        let gone: Vec<String> = self.paths.range(range).map(|(p, _)| p.clone()).collect();
+        let gone: Vec<String> =
+            self.paths.range(range).filter(|(_, (at, _))| at.layer < layer).map(|(p, _)| p.clone()).collect();
         for path in gone {
             self.paths.remove(&path);
         }
@@ -137,11 +139,12 @@ mod tests {
 
     #[test]
     fn upper_layers_win_and_whiteouts_hide_only_what_is_below_them() {
-        let cases: [(&[&[&str]], &[&str]); 7] = [
+        let cases: [(&[&[&str]], &[&str]); 8] = [
             (&[&["a", "b"], &["a", "skipped"]], &["a@1", "b@0"]),
             (&[&["d/", "d/x", "d0"], &[".wh.d"]], &["d0@0"]),
             (&[&["d/", "d/x"], &["d/", "d/y", "d/.wh..wh..opq"]], &["d@1", "d/y@1"]),
             (&[&["d/", "d/x"], &["d"]], &["d@1"]),
+            (&[&["d/x"], &["d"]], &["d@1"]),
             (&[&["a"], &["a", ".wh.a"]], &["a@1"]),
             (&[&["d/", "d/x"], &["d/"]], &["d@1", "d/x@0"]),
             (&[&["a", "b/", "b/c"], &[".wh..wh..opq", "z"]], &["z@1"]),

@@ -4,6 +4,8 @@
 //! Go's tar libraries cannot carry survives. Formats: POSIX.1-2017 `pax`, GNU tar manual "Basic Tar Format".
 //! Compression and OCI are not known here. Untrusted input: every size is bounded before it is allocated.
 
+#[cfg(test)]
+pub(crate) mod build;
 mod merged;
 mod numeric;
 mod path;

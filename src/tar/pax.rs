@@ -89,7 +89,9 @@ mod tests {
 
     /// A record with its length in front.
     fn record(body: &[u8]) -> Vec<u8> {
-        let length = (body.len() + 3..body.len() + 20).find(|n| n.to_string().len() + body.len() + 2 == *n).expect("some length fits");
+        let length = (body.len() + 3..body.len() + 20)
+            .find(|n| n.to_string().len() + body.len() + 2 == *n)
+            .expect("some length fits");
         [format!("{length} ").as_bytes(), body, b"\n"].concat()
     }
 

@@ -19,7 +19,13 @@ pub(super) fn check(layer: &Layer, content: &Content, say: &mut dyn FnMut(&str, 
     landmarks(content, say);
     for (i, e) in content.entries.iter().enumerate() {
         if e.kind == Kind::Hardlink && content.contents[i].is_none() {
-            say(&e.path, format!("a hard link to {:?}, which is no file in front of it in this layer", e.link));
+            say(
+                &e.path,
+                format!(
+                    "a hard link to {:?}, which is nothing in front of it in this layer that can have two names",
+                    e.link
+                ),
+            );
         }
     }
 }
@@ -82,7 +88,8 @@ fn compare(path: &str, found: &TocEntry, want: &TocEntry, names: &mut Names, say
     differ("device", device(found), device(want));
     differ("extended attributes", format!("{:?}", found.xattrs), format!("{:?}", want.xattrs));
     let mut owner = |what: &str, known: &mut HashMap<u64, String>, id: u64, found: &str, want: &str| {
-        let filled = if found.is_empty() { known.get(&id).map_or("", String::as_str) } else { found };
+        let known_as = known.get(&id).map_or("", String::as_str);
+        let filled = if found.is_empty() && !want.is_empty() { known_as } else { found };
         differ(what, format!("{filled:?}"), format!("{want:?}"));
         known.insert(id, want.into());
     };

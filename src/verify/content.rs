@@ -15,8 +15,8 @@ pub(super) struct Content {
     pub(super) entries: Vec<Entry>,
     /// Digest of each file's content.
     pub(super) digests: Vec<Option<Digest>>,
-    /// The entry that holds each one's content: itself, or the file at the end of a chain of hard links. Of several entries
-    /// with its target's path a link means the last one before it.
+    /// The entry that each one shows: itself, or what is at the end of a chain of hard links; none for folders. Of several
+    /// entries with its target's path a link means the last one before it.
     pub(super) contents: Vec<Option<usize>>,
     /// Where each header begins in the archive, and its payload.
     pub(super) places: Vec<(u64, u64)>,
@@ -31,6 +31,9 @@ pub enum ReadError {
     /// The archive.
     #[error(transparent)]
     Tar(#[from] tar::Error),
+    /// The store has it not, or not right.
+    #[error(transparent)]
+    Store(#[from] crate::store::Error),
     /// The media type.
     #[error(transparent)]
     Image(#[from] image::Error),
@@ -126,9 +129,9 @@ pub(super) fn read(
         }
         digests.push(digest);
         let content = match entry.kind {
-            Kind::File => Some(entries.len()),
+            Kind::Dir => None,
             Kind::Hardlink => latest.get(&entry.link).copied().flatten(),
-            _ => None,
+            _ => Some(entries.len()),
         };
         contents.push(content);
         latest.insert(entry.path.clone(), content);

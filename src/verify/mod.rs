@@ -9,6 +9,8 @@ mod content;
 mod manifest;
 mod rootfs;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::num::NonZeroUsize;
 
@@ -42,6 +44,17 @@ pub enum Error {
     /// A store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// A layer could not be fetched.
+    #[error("layer {layer} ({digest})")]
+    Fetch {
+        /// Position, lowest is 0.
+        layer: usize,
+        /// Its digest.
+        digest: Digest,
+        /// The cause.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A layer of the source cannot be read, so that there is nothing to compare with.
     #[error("layer {layer} ({digest}) of the source")]
     Source {
@@ -111,6 +124,19 @@ pub fn open_toc(blobs: &dyn Blobs, layer: &Descriptor) -> Result<Option<Result<L
 /// An error and its causes in words, for a problem.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// Whether what failed is the layer, not the way to it: it is missing, altered or makes no sense.
+fn is_wrong(error: &(dyn std::error::Error + 'static)) -> bool {
+    let store = |e: &(dyn std::error::Error + 'static)| {
+        let inside = e.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let error = e.downcast_ref().or_else(|| inside.and_then(|i| i.downcast_ref::<store::Error>()));
+        error.map(store::Error::kind)
+    };
+    match std::iter::successors(Some(error), |e| e.source()).find_map(store) {
+        Some(kind) => matches!(kind, store::Kind::Corrupt | store::Kind::NotFound),
+        None => true,
+    }
 }
 
 /// Problems of one place.
@@ -205,8 +231,19 @@ fn converted_layer(dst: &dyn Images, image: &Image, i: usize, progress: &dyn Pro
     let descriptor = &image.manifest.layers[i];
     let mut problems = Vec::new();
     let mut say = Say { layer: Some(i), out: &mut problems };
-    let lazy = match open_toc(dst, descriptor)? {
+    let fetch =
+        |e: Box<dyn std::error::Error + Send + Sync>| Error::Fetch { layer: i, digest: descriptor.digest, source: e };
+    let toc = match open_toc(dst, descriptor) {
+        Ok(toc) => toc,
+        Err(e) if is_wrong(&e) => {
+            say.say("", format!("cannot be opened: {}", chain(&e)));
+            return Ok((None, problems));
+        }
+        Err(e) => return Err(fetch(e.into())),
+    };
+    let lazy = match toc {
         Some(Ok(layer)) => Some(layer),
+        Some(Err(e)) if !is_wrong(&e) => return Err(fetch(e.into())),
         Some(Err(e)) => {
             say.say("", chain(&e));
             None
@@ -220,16 +257,23 @@ fn converted_layer(dst: &dyn Images, image: &Image, i: usize, progress: &dyn Pro
     };
     let task = progress.start(&format!("reading layer {i}"), descriptor.size);
     let read = |toc: Option<&Layer>, say: &mut Say<'_>| -> Result<Result<Content, ReadError>, Error> {
-        let blob = dst.open(descriptor)?;
+        let blob = match dst.open(descriptor) {
+            Ok(blob) => blob,
+            Err(e) if is_wrong(&e) => return Ok(Err(ReadError::Store(e))),
+            Err(e) => return Err(fetch(e.into())),
+        };
         let archive = Archive::open(&descriptor.media_type, blob, toc.map(content::bounds), progress, task);
-        Ok(archive
-            .map_err(ReadError::from)
-            .and_then(|archive| content::read(archive, toc, |path, what| say.say(path, what))))
+        let content =
+            archive.map_err(ReadError::from).and_then(|a| content::read(a, toc, |path, what| say.say(path, what)));
+        match content {
+            Err(e) if !is_wrong(&e) => Err(fetch(e.into())),
+            content => Ok(content),
+        }
     };
     let mut content = read(lazy.as_ref(), &mut say)?;
     if let (Some(layer), Err(e)) = (&lazy, &content) {
         // Once more as an ordinary layer: what it unpacks to is worth knowing all the same.
-        say.say("", format!("its members are not where the TOC says: {}", e.chain()));
+        say.say("", format!("it cannot be read by its TOC: {}", e.chain()));
         for p in layer.problems() {
             say.say(&p.path, p.what);
         }

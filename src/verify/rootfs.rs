@@ -18,6 +18,8 @@ pub(super) struct RootFs<'a> {
 /// What a path shows.
 struct Node<'a> {
     entry: &'a Entry,
+    /// The entry at the end of its hard links, itself without any.
+    shown: &'a Entry,
     kind: &'static str,
     size: u64,
     digest: Option<Digest>,
@@ -43,8 +45,9 @@ impl<'a> RootFs<'a> {
 
     /// Visible files and their bytes, names that share one counted once.
     pub(super) fn totals(&self) -> (usize, u64) {
-        let bytes = self.names.keys().map(|at| self.layers[at.layer].entries[at.index].size).sum();
-        (self.names.len(), bytes)
+        let shown = self.names.keys().map(|at| &self.layers[at.layer].entries[at.index]);
+        let files: Vec<u64> = shown.filter(|e| e.kind == Kind::File).map(|e| e.size).collect();
+        (files.len(), files.iter().sum())
     }
 
     /// Visible paths.
@@ -58,18 +61,20 @@ impl<'a> RootFs<'a> {
         let entry = &layer.entries[at.index];
         let content = layer.contents[at.index];
         let shared = content.and_then(|index| self.names.get(&At { layer: at.layer, index }));
+        let shown = content.map_or(entry, |i| &layer.entries[i]);
         let node = Node {
             entry,
-            kind: match (entry.kind, content) {
-                (Kind::Dir, _) => "folder",
-                (Kind::File, _) | (Kind::Hardlink, Some(_)) => "file",
-                (Kind::Hardlink, None) => "hard link without target",
-                (Kind::Symlink, _) => "symlink",
-                (Kind::Char, _) => "character device",
-                (Kind::Block, _) => "block device",
-                (Kind::Fifo, _) => "pipe",
+            shown,
+            kind: match shown.kind {
+                Kind::Dir => "folder",
+                Kind::File => "file",
+                Kind::Hardlink => "hard link without target",
+                Kind::Symlink => "symlink",
+                Kind::Char => "character device",
+                Kind::Block => "block device",
+                Kind::Fifo => "pipe",
             },
-            size: content.map_or(0, |i| layer.entries[i].size),
+            size: shown.size,
             digest: content.and_then(|i| layer.digests[i]),
             first: shared.map(|(p, _)| p.as_str()),
             names: shared.map_or(0, |(_, n)| *n),
@@ -142,10 +147,8 @@ fn differences(found: &Node<'_>, want: &Node<'_>) -> Vec<String> {
     differ("owner name", format!("{:?}", f.uname), format!("{:?}", w.uname));
     differ("group name", format!("{:?}", f.gname), format!("{:?}", w.gname));
     differ("mtime", time(f.mtime), time(w.mtime));
-    if f.kind == Kind::Symlink || found.digest.is_none() {
-        differ("link", format!("{:?}", f.link), format!("{:?}", w.link));
-    }
-    differ("device", format!("{:?}", f.device), format!("{:?}", w.device));
+    differ("link", format!("{:?}", found.shown.link), format!("{:?}", want.shown.link));
+    differ("device", format!("{:?}", found.shown.device), format!("{:?}", want.shown.device));
     let first = |n: &Node<'_>| format!("{:?}", n.first.unwrap_or_default());
     differ("shares its content with", first(found), first(want));
     differ("number of names", found.names.to_string(), want.names.to_string());

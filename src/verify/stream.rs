@@ -130,6 +130,9 @@ impl<R: Read> Read for Members<R> {
         loop {
             let Some(decoder) = &mut self.decoder else { return Ok(0) };
             let n = decoder.read(buf).map_err(|e| {
+                if e.get_ref().and_then(|inner| inner.downcast_ref::<crate::store::Error>()).is_some() {
+                    return e;
+                }
                 let begin = self.marks.last().map_or(0, |m| m.0);
                 io::Error::new(e.kind(), format!("the gzip members from byte {begin} of the blob: {e}"))
             })?;

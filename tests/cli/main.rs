@@ -4,3 +4,4 @@
 mod bench;
 mod profile;
 mod rig;
+mod verify;
