@@ -94,7 +94,7 @@ fn modules_only_look_down() {
         }
         // A module's root file has one level above it, a file inside one has two: more `super` would leave the module.
         let depth = path.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().components().count() - 2;
-        let climbs = (0..).take_while(|n| code.contains(&"super::".repeat(n + 1))).count();
+        let climbs = (0..9).take_while(|n| code.contains(&"super::".repeat(n + 1))).count();
         let test_module = usize::from(code.contains("mod tests"));
         assert!(climbs <= depth + test_module, "{}: super:: climbs out of {module}", path.display());
     }

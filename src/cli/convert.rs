@@ -1,12 +1,13 @@
 //! `esgz convert`.
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::Failure;
 use super::output::Output;
-use crate::convert::{self, Options};
+use crate::convert::{self, LayerError, Options};
 use crate::estargz::{CHUNK_SIZE, Level};
 use crate::image::Reference;
 use crate::plan::Layout;
@@ -121,8 +122,8 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         temp_dir: args.temp_dir.clone(),
     };
     super::on_interrupt(out, "interrupted: nothing was tagged");
-    let src = store::open(&args.src, false).map_err(|e| super::store_failure(e, &args.src))?;
-    let dst = store::open(&args.dst, true).map_err(|e| super::store_failure(e, &args.dst))?;
+    let src = store::open(&args.src, false).map_err(|e| super::store_failure(&e, &args.src))?;
+    let dst = store::open(&args.dst, true).map_err(|e| super::store_failure(&e, &args.dst))?;
     let report = convert::convert(&*src, &*dst, profile.as_ref(), &options, &*out.progress()).map_err(failure)?;
     let (before, after): (u64, u64) = report.layers.iter().fold((0, 0), |(b, a), l| (b + l.source_size, a + l.size));
     out.say(format_args!(
@@ -144,11 +145,15 @@ fn failure(error: convert::Error) -> Failure {
             Some("record a profile of this image, or use this one with --force-profile")
         }
         convert::Error::TooManyLayers { .. } => Some("squash some layers first"),
+        convert::Error::Store(e) => super::store_hint(e.kind()),
+        convert::Error::Layer { source, .. } => match &**source {
+            LayerError::Store(e) => super::store_hint(e.kind()),
+            LayerError::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some("name another folder with --temp-dir")
+            }
+            _ => None,
+        },
         _ => None,
     };
-    let failure = Failure::from(error);
-    match hint {
-        Some(h) => failure.hint(h),
-        None => failure,
-    }
+    Failure { hint: hint.map(Into::into), ..Failure::from(error) }
 }

@@ -92,8 +92,8 @@ struct Listed {
 }
 
 pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
-    let store = store::open(&args.image, false).map_err(|e| super::store_failure(e, &args.image))?;
-    let image = store.image(&args.platform)?;
+    let store = store::open(&args.image, false).map_err(|e| super::store_failure(&e, &args.image))?;
+    let image = store.image(&args.platform).map_err(|e| super::store_failure(&e, &args.image))?;
     let report = report(&args.image, &*store, &image, args.files)?;
     if args.json {
         out.json(&report);

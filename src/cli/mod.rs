@@ -94,9 +94,26 @@ fn chain(error: &(dyn StdError + 'static)) -> String {
     std::iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
-/// A store that cannot be opened, with what to do about it.
-fn store_failure(error: store::Error, reference: &Reference) -> Failure {
-    Failure::new(1, format!("{reference}: {}", chain(&error)))
+/// A store's failure with what to do about it.
+fn store_failure(error: &store::Error, reference: &Reference) -> Failure {
+    let mut failure = Failure::new(1, format!("{reference}: {}", chain(error)));
+    failure.hint = store_hint(error.kind()).map(Into::into);
+    failure
+}
+
+fn store_hint(kind: store::Kind) -> Option<&'static str> {
+    Some(match kind {
+        store::Kind::NotFound => "check the name and the tag",
+        store::Kind::Denied => {
+            "log in with `docker login`, `podman login`, or for Artifact Registry `gcloud auth configure-docker HOST`; the account \
+             needs the right to read, for DST to write"
+        }
+        store::Kind::Corrupt => "fetch or build it again",
+        store::Kind::Unsupported | store::Kind::Other => return None,
+        store::Kind::Unreachable => "check the host, the network and HTTPS_PROXY; the same may work later",
+        store::Kind::Untrusted => "name the certificate authority's file in SSL_CERT_FILE",
+        store::Kind::Full => "make room there, or name another folder",
+    })
 }
 
 /// Says what an interruption means and ends the process with 130. For commands that leave nothing half-written whenever

@@ -41,7 +41,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         platform: args.platform.clone(),
         jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
     };
-    let open = |r: &Reference| store::open(r, false).map_err(|e| super::store_failure(e, r));
+    let open = |r: &Reference| store::open(r, false).map_err(|e| super::store_failure(&e, r));
     let (src, dst) = match &args.dst {
         Some(dst) => (Some(open(&args.src)?), open(dst)?),
         None => (None, open(&args.src)?),

@@ -116,10 +116,12 @@ pub(super) fn layers(
     if let Some(at) = done.iter().position(|(_, r)| r.as_ref().is_err_and(|e| !matches!(e, LayerError::Stopped)))
         && let (layer, Err(source)) = done.swap_remove(at)
     {
-        return Err(Error::Layer { layer, digest: layers[layer].digest, source });
+        return Err(Error::Layer { layer, digest: layers[layer].digest, source: Box::new(source) });
     }
     done.into_iter()
-        .map(|(layer, r)| r.map_err(|source| Error::Layer { layer, digest: layers[layer].digest, source }))
+        .map(|(layer, r)| {
+            r.map_err(|source| Error::Layer { layer, digest: layers[layer].digest, source: Box::new(source) })
+        })
         .collect()
 }
 

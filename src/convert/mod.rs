@@ -68,7 +68,7 @@ pub enum Error {
         digest: Digest,
         /// The cause.
         #[source]
-        source: LayerError,
+        source: Box<LayerError>,
     },
     /// The layers cannot be stacked.
     #[error("{layers} layers: at most {MAX_LAYERS} can be mounted")]
@@ -89,7 +89,7 @@ pub enum Error {
     NoProfile(Layout),
     /// The hot layer could not be made.
     #[error("writing the hot layer")]
-    Hot(#[source] LayerError),
+    Hot(#[source] Box<LayerError>),
 }
 
 /// Why one layer cannot be converted.
@@ -208,7 +208,7 @@ pub fn convert(
     stack::complete(&mut indexes, &mut contents).map_err(|(layer, source)| Error::Layer {
         layer,
         digest: image.manifest.layers[layer].digest,
-        source,
+        source: Box::new(source),
     })?;
     let plan = plan::plan(options.layout, &indexes, profile);
     if profile.is_some() {
@@ -217,7 +217,7 @@ pub fn convert(
 
     let mut layers = store_layers(dst, &image, &indexes, &contents, &plan, options, progress)?;
     if options.layout == Layout::Hot && !plan.hot.is_empty() {
-        let hot = hot::build(&plan.hot, &indexes, &contents, options).map_err(Error::Hot)?;
+        let hot = hot::build(&plan.hot, &indexes, &contents, options).map_err(|e| Error::Hot(Box::new(e)))?;
         let task = progress.start("storing the hot layer", hot.descriptor.size);
         dst.put(&hot.descriptor, &hot.blob)?;
         progress.advance(task, hot.descriptor.size);
@@ -302,7 +302,7 @@ fn store_layers(
 ) -> Result<Vec<publish::NewLayer>, Error> {
     in_parallel(indexes.len(), options.jobs.get(), |i| {
         let source = &image.manifest.layers[i];
-        let fail = |source_error| Error::Layer { layer: i, digest: source.digest, source: source_error };
+        let fail = |source_error| Error::Layer { layer: i, digest: source.digest, source: Box::new(source_error) };
         let (index, content) = (&indexes[i], &contents[i]);
         let name = format!("storing layer {i}");
         let task = progress.start(&name, content.uncompressed);
