@@ -52,6 +52,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         out.json(&report);
     } else if wrong {
         report.problems.iter().take(SHOWN).for_each(|p| out.data(line(p)));
+        out.say(format_args!("{} problems", report.problems.len()));
         if let Some(more) = report.problems.len().checked_sub(SHOWN).filter(|n| *n > 0) {
             out.data(format_args!("and {more} more; --json lists them all"));
         }

@@ -203,6 +203,8 @@ pub fn convert(
         return Err(Error::TooManyLayers { layers: count });
     }
 
+    // Asked only to learn now, not after all the work, that the destination cannot be reached or lets nobody in.
+    dst.has(&image.manifest.config.digest)?;
     let ingested = ingest::layers(src, &image, options, progress)?;
     let (mut indexes, mut contents): (Vec<LayerIndex>, Vec<_>) = ingested.into_iter().map(Ingested::split).unzip();
     stack::complete(&mut indexes, &mut contents).map_err(|(layer, source)| Error::Layer {

@@ -264,7 +264,8 @@ fn until_nul(mut data: Vec<u8>) -> Vec<u8> {
 
 /// The sum of all header bytes with the checksum field as blanks; old tars summed signed bytes, which is accepted too.
 fn check_sum(block: &[u8; BLOCK]) -> Result<(), String> {
-    let found = numeric::parse(&block[148..156]).ok_or("the checksum is not a number")?;
+    let found = numeric::parse(&block[148..156])
+        .ok_or("the checksum is not a number; this is not a tar archive or it is damaged")?;
     let bytes = || block.iter().enumerate().map(|(i, &b)| if (148..156).contains(&i) { b' ' } else { b });
     let unsigned: i64 = bytes().map(i64::from).sum();
     let signed: i64 = bytes().map(|b| i64::from(b.cast_signed())).sum();
