@@ -19,7 +19,7 @@ const MAX_CHUNK_SIZE: u64 = 64 << 20;
 
 /// Rewrite every layer of an image into eStargz and push it
 ///
-/// SRC and DST are registry references (host/repository:tag) or OCI layout folders (oci:DIR[:TAG]). Prints the digest of
+/// SRC and DST are registry references (host/repository:tag) or OCI layout folders (oci:DIR:TAG). Prints the digest of
 /// the new manifest.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
