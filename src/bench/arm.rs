@@ -33,7 +33,7 @@ impl Arm {
     }
 
     /// What is to be known of the arm's image; `named` is the digest that its reference resolves to.
-    pub fn facts(&self, named: Digest, image: &Image) -> ArmFacts {
+    pub fn facts(&self, image: &Image) -> ArmFacts {
         let mut chain: Option<Digest> = None;
         let layer = |(layer, diff_id): (&Descriptor, &Digest)| {
             let id = chain.map_or(*diff_id, |below| Digest::of(format!("{below} {diff_id}").as_bytes()));
@@ -50,7 +50,7 @@ impl Arm {
             name: self.name.clone(),
             reference: self.image.to_string(),
             snapshotter: self.snapshotter.clone(),
-            manifest: named,
+            manifest: image.descriptor.digest,
             config: image.manifest.config.digest,
             layers: image.manifest.layers.iter().zip(&image.config.diff_ids).map(layer).collect(),
         }

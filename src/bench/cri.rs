@@ -93,7 +93,7 @@ impl Cri {
         Ok(ended(&self.json(&["inspect", "--output", "json", &container.id]).await?))
     }
 
-    /// Images: each one's tags and digests.
+    /// Images: each one's name and id.
     pub async fn images(&self) -> Result<Vec<Listed>, Error> {
         Ok(images(&self.json(&["images", "--output", "json"]).await?))
     }
@@ -123,8 +123,8 @@ impl Cri {
 pub struct Listed {
     /// Tags, else digests, else the id.
     pub name: String,
-    /// Manifest digests.
-    pub digests: Vec<Digest>,
+    /// Its id: the digest of its config.
+    pub id: Option<Digest>,
 }
 
 fn images(value: &Value) -> Vec<Listed> {
@@ -134,10 +134,7 @@ fn images(value: &Value) -> Vec<Listed> {
     let listed = |image: &Value| {
         let (tags, digests) = (strings(&image["repoTags"]), strings(&image["repoDigests"]));
         let id = image["id"].as_str().unwrap_or("?").to_owned();
-        Listed {
-            name: tags.first().or(digests.first()).cloned().unwrap_or(id),
-            digests: digests.iter().filter_map(|d| d.rsplit_once('@')?.1.parse().ok()).collect(),
-        }
+        Listed { id: id.parse().ok(), name: tags.first().or(digests.first()).cloned().unwrap_or(id) }
     };
     value["images"].as_array().into_iter().flatten().map(listed).collect()
 }
@@ -198,17 +195,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_are_named_by_tag_and_known_by_digest() {
+    fn images_are_named_by_tag_and_known_by_their_config() {
         let digest = Digest::of(b"m");
         let value = json!({ "images": [
-            { "id": "sha256:1", "repoTags": ["h:1/a:b"], "repoDigests": [format!("h:1/a@{digest}")], "size": "5" },
+            { "id": digest.to_string(), "repoTags": ["h:1/a:b"], "repoDigests": [format!("h:1/a@{digest}")], "size": "5" },
             { "id": "sha256:2", "repoTags": [], "repoDigests": ["h:1/c@sha512:00"] },
             { "id": "sha256:3" },
         ] });
         let all = images(&value);
         let names: Vec<_> = all.iter().map(|i| i.name.as_str()).collect();
         assert_eq!(names, ["h:1/a:b", "h:1/c@sha512:00", "sha256:3"]);
-        assert_eq!(all[0].digests, [digest]);
+        assert_eq!((all[0].id, all[1].id), (Some(digest), None));
         assert_eq!(images(&json!({ "images": null })), []);
     }
 

@@ -18,6 +18,7 @@ use super::observe::{self, POLL};
 use super::result::{ArmFacts, LinkShape, Measured, Outcome, Report, Run, SCHEMA, Split, Start, Workload, cross_check};
 use super::stack::{Env, Stack};
 use super::{Arm, Error, Options, arm, probe};
+use crate::http::Client;
 
 /// Lines of a failed container's log that are kept.
 const TAIL: usize = 20;
@@ -37,6 +38,7 @@ pub struct Bench<'w> {
     stack: Stack,
     report: Report,
     env: Option<Env>,
+    client: Client,
     folder: PathBuf,
     /// For the requests to the runtime: they hold the values of the environment, which are kept nowhere.
     private: tempfile::TempDir,
@@ -91,7 +93,7 @@ impl<'w> Bench<'w> {
             runs: Vec::new(),
         };
         let stack = Stack::new(&options.stack, options.timeout);
-        Ok(Self { options, stack, report, env: None, folder, private, watch })
+        Ok(Self { options, stack, report, env: None, client: Client::new()?, folder, private, watch })
     }
 
     /// What was measured so far.
@@ -147,8 +149,8 @@ impl<'w> Bench<'w> {
             if arm.image.host != env.registry {
                 return Err(Error::Options(format!("{} is not in the stack's registry {}", arm.image, env.registry)));
             }
-            let (named, image) = probe::image(&env.registry, &arm.image).await?;
-            self.report.arms.push(arm.facts(named, &image));
+            let image = probe::image(&arm.image).await?;
+            self.report.arms.push(arm.facts(&image));
         }
         let shape = Shape {
             latency: self.options.latency,
@@ -243,9 +245,9 @@ impl<'w> Bench<'w> {
         let pulled = mark(Instant::now(), None);
         let container = cri.start(&image, &self.options.env, &self.options.args, self.private.path(), folder).await?;
         let created = Instant::now();
-        let (process, ready) = wait(&cri, &container, &address, limit).await?;
+        let (process, ready) = wait(&cri, &self.client, &container, &address, limit).await?;
         let ready = mark(ready, Some(process));
-        let asked = tokio::time::timeout(limit, probe::chat(&address)).await;
+        let asked = tokio::time::timeout(limit, probe::chat(&self.client, &address, limit)).await;
         let answered = mark(Instant::now(), Some(process));
         let answer = match asked {
             Ok(Ok(text)) => text,
@@ -264,7 +266,7 @@ impl<'w> Bench<'w> {
         let _copy = fs::write(folder.join("stargz.log"), &log);
         let _copy = fs::copy("/proc/self/mountinfo", folder.join("mountinfo"));
         let after = After {
-            image_listed: cri.images().await?.iter().any(|i| i.digests.contains(&facts.manifest)),
+            image_listed: cri.images().await?.iter().any(|i| i.id == Some(facts.config)),
             blobs: observe::stored(&env.content_store, layers()),
             mounts: observe::lazy_mounts(&env.stargz_root)?,
             log: observe::prepared(&log),
@@ -293,7 +295,13 @@ impl<'w> Bench<'w> {
 }
 
 /// Until the workload is ready: its process and the moment. The runtime is asked for the process while the workload is polled already.
-async fn wait(cri: &Cri, container: &Container, address: &str, limit: Duration) -> Result<(u32, Instant), Error> {
+async fn wait(
+    cri: &Cri,
+    client: &Client,
+    container: &Container,
+    address: &str,
+    limit: Duration,
+) -> Result<(u32, Instant), Error> {
     let process = OnceLock::new();
     let find = async {
         let pid = cri.process(container).await?;
@@ -301,7 +309,7 @@ async fn wait(cri: &Cri, container: &Container, address: &str, limit: Duration) 
     };
     let poll = async {
         loop {
-            if probe::healthy(address).await {
+            if probe::healthy(client, address).await {
                 return Ok(Instant::now());
             }
             if process.get().is_some_and(|pid| !observe::alive(*pid)) {

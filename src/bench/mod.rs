@@ -72,6 +72,9 @@ pub enum Error {
     /// Arms or numbers that do not go together.
     #[error("{0}")]
     Options(String),
+    /// The HTTP client.
+    #[error(transparent)]
+    Http(#[from] crate::http::Error),
     /// A program that could not be started.
     #[error("{what} cannot be run")]
     Spawn {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 pub mod address;
+pub mod openai;
 pub mod retry;
 #[cfg(test)]
 pub(crate) mod stub;

@@ -89,6 +89,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The HTTP client that asks the command whether it is ready.
+    #[error(transparent)]
+    Http(crate::http::Error),
     /// The tracing file system is out of reach.
     #[error("cannot open the kernel's tracing file system")]
     Tracefs(#[source] io::Error),

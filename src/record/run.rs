@@ -80,7 +80,7 @@ pub fn run(options: &Options, progress: &dyn Progress, written: &mut dyn FnMut(&
 
     let (tell, met) = channel();
     if !questions.is_empty() {
-        probe::ask(questions, tell);
+        probe::ask(questions, tell).map_err(Error::Http)?;
     }
     let mut phases = Vec::new();
     let end = wait(&mut command, options, &met, started, &mut phases);

@@ -5,7 +5,7 @@
 //! in a real stack, so the warm run, which `bench` itself makes cold, needs root and is left to the end-to-end test.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -50,7 +50,7 @@ pull)
     printf 'GET /v2/m/blobs/sha256:%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' "$name" >&3
     cat <&3 >"$d/content/blobs/sha256/$name"; exec 3>&-
   done <"$d/layers"
-  echo ",{\"id\":\"i\",\"repoTags\":[\"$2\"],\"repoDigests\":[\"x@$(cat "$d/digest")\"]}" >"$d/images" ;;
+  echo ",{\"id\":\"$(cat "$d/id")\",\"repoTags\":[\"$2\"],\"repoDigests\":[]}" >"$d/images" ;;
 runp) echo pod1 ;;
 create) echo c1 ;;
 start) sleep 300 >/dev/null 2>&1 & echo $! >"$d/pid"
@@ -79,11 +79,15 @@ fn serve(listener: TcpListener, answer: impl Fn(&str) -> Option<Vec<u8>> + Send 
 }
 
 fn one(mut peer: TcpStream, answer: &dyn Fn(&str) -> Option<Vec<u8>>) -> Option<()> {
-    let mut lines = BufReader::new(peer.try_clone().ok()?).lines();
-    let first = lines.next()?.ok()?;
-    lines.find(|l| l.as_ref().is_ok_and(String::is_empty));
+    let mut reader = BufReader::new(peer.try_clone().ok()?);
+    let mut lines = reader.by_ref().lines().map_while(Result::ok).take_while(|l| !l.is_empty());
+    let first = lines.next()?;
+    let length = |l: String| l.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok();
+    let length: u64 = lines.filter_map(length).last().unwrap_or(0);
+    // A body left unread would reset the connection and take the answer with it.
+    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
     let (status, body) = answer(&first).map_or(("404 Not Found", Vec::new()), |b| ("200 OK", b));
-    write!(peer, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).ok()?;
+    write!(peer, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len()).ok()?;
     peer.write_all(&body).ok()
 }
 
@@ -105,7 +109,7 @@ fn stack(behave: &str) -> Stack {
     });
     let manifest = manifest.to_string().into_bytes();
     write("behave", behave);
-    write("digest", &Digest::of(&manifest).to_string());
+    write("id", &Digest::of(&config).to_string());
     write("layers", &layers.each_ref().map(|l| Digest::of(l).hex() + "\n").concat());
     let registry = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = registry.local_addr().unwrap().to_string();
