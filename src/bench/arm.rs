@@ -92,7 +92,7 @@ impl FromStr for Arm {
         }
         match reference.parse().map_err(|e: crate::image::Error| fail(e.to_string()))? {
             Reference::Registry(image) => Ok(Self { name: name.into(), snapshotter: snapshotter.into(), image }),
-            Reference::Layout { .. } => {
+            Reference::Layout { .. } | Reference::OciArchive { .. } | Reference::DockerArchive { .. } => {
                 Err(fail("the image must be in the stack's registry: host/repository:tag".into()))
             }
         }

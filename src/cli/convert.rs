@@ -40,10 +40,23 @@ pub(super) struct Args {
     /// Platform to pick from an index
     #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
     platform: String,
-    /// Compression level of the lazy layers, 0 (stored) to 12
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u8).range(0..=12))]
-    level: u8,
-    /// Bytes of a chunk
+    /// Compression level of the lazy layers: 0 (stored) to 12, or auto: 6, and 1 for chunks that 6 hardly makes smaller
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = effort)]
+    level: Effort,
+    /// Compress fast: level 1
+    #[arg(long, conflicts_with_all = ["level", "best"])]
+    fast: bool,
+    /// Compress well: level 10, a seventh of the default's speed
+    #[arg(long, conflicts_with = "level")]
+    best: bool,
+    /// How files are cut into chunks: uniform, or fitted to what the profile says is read of the large files that stay lazy
+    /// [default: fitted with layout hot, uniform otherwise]
+    #[arg(long, value_name = "HOW")]
+    chunks: Option<Chunks>,
+    /// Compression level of the hot chunks of fitted files, 0 (stored, the cheapest to serve) to 12
+    #[arg(long, value_name = "LEVEL", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=12))]
+    hot_level: u8,
+    /// Bytes of a chunk, where chunks are uniform or nothing was read
     #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE, value_parser = clap::value_parser!(u64).range(4096..=MAX_CHUNK_SIZE))]
     chunk_size: u64,
     /// Compressing threads [default: one a core]
@@ -52,9 +65,35 @@ pub(super) struct Args {
     /// Folder for temporary data: as large as the compressed image
     #[arg(long, value_name = "DIR", env = "TMPDIR", default_value = "/tmp")]
     temp_dir: PathBuf,
+    /// Leave layers in that change nothing: empty ones, and repetitions of another layer
+    #[arg(long)]
+    keep_layers: bool,
+    /// Make every layer anew, also those that an earlier conversion left at the destination
+    #[arg(long)]
+    no_reuse: bool,
     /// Print a JSON report instead of the digest
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Chunks {
+    Uniform,
+    Fitted,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Effort {
+    Auto,
+    Fixed(Level),
+}
+
+fn effort(text: &str) -> Result<Effort, String> {
+    if text == "auto" {
+        return Ok(Effort::Auto);
+    }
+    let level = text.parse().ok().and_then(Level::new);
+    level.map(Effort::Fixed).ok_or_else(|| "expected auto or a number from 0 to 12".into())
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +107,13 @@ fn layout(text: &str) -> Result<Choice, String> {
         "auto" => Ok(Choice::Auto),
         _ => Layout::from_str(text).map(Choice::Fixed).map_err(|e| e + " or auto"),
     }
+}
+
+/// Where stored layers are remembered: `esgz/converted.jsonl` in the user's cache folder.
+fn journal() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")))?;
+    Some(cache.join("esgz/converted.jsonl"))
 }
 
 /// Reads and merges profiles.
@@ -112,25 +158,45 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         return Err(Failure::new(2, format!("--layout {layout} needs --profile FILE"))
             .hint("record one with `esgz profile -o FILE -- COMMAND`"));
     }
+    let chunks = args.chunks.unwrap_or(if layout == Layout::Hot { Chunks::Fitted } else { Chunks::Uniform });
+    if chunks == Chunks::Fitted && profile.is_none() {
+        return Err(Failure::new(2, "--chunks fitted needs --profile FILE")
+            .hint("record one with `esgz profile -o FILE -- COMMAND`"));
+    }
+    let (level, adaptive) = match args.level {
+        _ if args.fast => (Level::FAST, false),
+        _ if args.best => (Level::BEST, false),
+        Effort::Auto => (Level::DEFAULT, true),
+        Effort::Fixed(level) => (level, false),
+    };
     let options = Options {
         layout,
+        fitted: chunks == Chunks::Fitted,
+        hot_level: Level::new(args.hot_level).unwrap_or(Level::STORED),
         chunk_size: args.chunk_size,
-        level: Level::new(args.level).unwrap_or(Level::DEFAULT),
+        level,
+        adaptive,
         platform: args.platform.clone(),
         force_profile: args.force_profile,
         jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
         temp_dir: args.temp_dir.clone(),
+        keep_layers: args.keep_layers,
+        reuse: !args.no_reuse,
+        journal: journal(),
     };
     super::on_interrupt(out, "interrupted: nothing was tagged");
     let src = store::open(&args.src, false).map_err(|e| super::store_failure(&e, &args.src))?;
     let dst = store::open(&args.dst, true).map_err(|e| super::store_failure(&e, &args.dst))?;
     let report = convert::convert(&*src, &*dst, profile.as_ref(), &options, &*out.progress()).map_err(failure)?;
     let (before, after): (u64, u64) = report.layers.iter().fold((0, 0), |(b, a), l| (b + l.source_size, a + l.size));
-    out.say(format_args!(
-        "{}: {} layers, {before} bytes became {after}; layout {layout}",
-        args.dst,
-        report.layers.len()
-    ));
+    let count = report.layers.len();
+    let reused = report.layers.iter().filter(|l| l.reused).count();
+    if report.unchanged {
+        out.say(format_args!("{}: nothing to do, {count} layers of {after} bytes are there already", args.dst));
+    } else {
+        let reused = if reused > 0 { format!(", {reused} of them reused") } else { String::new() };
+        out.say(format_args!("{}: {count} layers{reused}, {before} bytes became {after}; layout {layout}", args.dst));
+    }
     if args.json {
         out.json(&report);
     } else {

@@ -266,10 +266,16 @@ mod tests {
             layout: Layout::Plain,
             chunk_size: 1000,
             level: Level::DEFAULT,
+            adaptive: false,
             platform: String::new(),
             force_profile: false,
             jobs: std::num::NonZeroUsize::MIN,
             temp_dir: std::env::temp_dir(),
+            fitted: false,
+            hot_level: Level::STORED,
+            keep_layers: false,
+            reuse: false,
+            journal: None,
         };
         convert(&Memory::of(&[archive(&items)]), &dst, None, &options, &Silent).expect("converted");
         dst

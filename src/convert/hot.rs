@@ -5,9 +5,9 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 
 use super::ingest::Content;
+use super::pool::{Pool, ReadBack, pieces};
 use super::{LayerError, LayerReport, Options};
 use crate::digest::{Digest, HashingWriter};
-use crate::estargz::gzip::Decoder;
 use crate::image::{Descriptor, names};
 use crate::plan::LayerIndex;
 use crate::store::ReadAt;
@@ -44,6 +44,8 @@ pub(super) fn build(
     indexes: &[LayerIndex],
     contents: &[Content],
     options: &Options,
+    pool: &Pool,
+    beside: usize,
 ) -> Result<Hot, LayerError> {
     let dir = &options.temp_dir;
     let io = |source| LayerError::Io { doing: format!("writing a temporary file in {}", dir.display()), source };
@@ -51,22 +53,19 @@ pub(super) fn build(
     let compressed = HashingWriter::new(BufWriter::with_capacity(1 << 20, &file));
     let zstd = zstd::Encoder::new(compressed, ZSTD_LEVEL).map_err(io)?;
     let mut tar = HashingWriter::new(zstd);
-    let mut decoder = Decoder::default();
+    let todo = entries.iter().flat_map(|at| {
+        let (entry, content) = (&indexes[at.layer].entries[at.index], &contents[at.layer]);
+        pieces(&entry.path, &content.chunks[at.index], &content.spool)
+    });
+    let mut members = ReadBack::new(pool, todo, beside);
     for at in entries {
         let entry = &indexes[at.layer].entries[at.index];
         tar.write_all(&entry.raw).map_err(io)?;
         if entry.kind != Kind::File {
             continue;
         }
-        let content = &contents[at.layer];
-        for chunk in &content.chunks[at.index] {
-            let (_, raw) = content.spool.chunk(&entry.path, chunk, &mut decoder)?;
-            let found = Digest::of(&raw);
-            if found != chunk.digest {
-                let why = format!("what was written does not read back as {}: found {found}", chunk.digest);
-                return Err(crate::estargz::Error::Chunk { path: entry.path.clone(), offset: 0, why }.into());
-            }
-            tar.write_all(&raw).map_err(io)?;
+        for _ in &contents[at.layer].chunks[at.index] {
+            tar.write_all(members.next()?.raw()).map_err(io)?;
         }
         tar.write_all(&vec![0; padding(entry.size)]).map_err(io)?;
     }
@@ -83,8 +82,9 @@ pub(super) fn build(
         digest,
         size,
         uncompressed_size,
-        prefetch_size: 0,
-        entries: entries.len(),
+        prefetch_size: Some(0),
+        entries: Some(entries.len()),
+        reused: false,
     };
     Ok(Hot { descriptor, blob: Blob { file, size }, diff_id, report })
 }

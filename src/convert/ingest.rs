@@ -1,19 +1,18 @@
 //! Reads source layers: one inflate, cut into chunks, compressed by a pool of threads into spools.
 
+use std::collections::HashSet;
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crossbeam_channel::{Receiver, Sender};
-
+use super::pool::Pool;
 use super::spool::Spool;
 use super::{Error, LayerError, Options};
 use crate::digest::{Digest, Hasher, HashingReader};
-use crate::estargz::ChunkInfo;
-use crate::estargz::gzip::Encoder;
+use crate::estargz::{ChunkInfo, Level};
 use crate::image::layer::decompress;
 use crate::image::{Descriptor, Image};
-use crate::plan::LayerIndex;
+use crate::plan::{Chunking, LayerIndex};
 use crate::progress::Progress;
 use crate::store::Images;
 use crate::tar::{self, Kind};
@@ -31,6 +30,15 @@ pub(super) struct Content {
     pub(super) uncompressed: u64,
 }
 
+/// What becomes of the payloads of a layer.
+pub(super) enum Mode<'a> {
+    /// Every chunk is compressed.
+    Compress,
+    /// The layer is probably there already: payloads are only hashed, but for the files of these paths, which are kept as
+    /// they are.
+    Keep(&'a HashSet<String>),
+}
+
 /// A layer that was read.
 pub(super) struct Ingested {
     index: LayerIndex,
@@ -43,59 +51,32 @@ impl Ingested {
     }
 }
 
-/// A chunk to compress.
-struct Job {
-    raw: Vec<u8>,
-    spool: Arc<Spool>,
-    /// Entry and chunk.
-    slot: (usize, usize),
-    reply: Sender<((usize, usize), io::Result<ChunkInfo>)>,
-}
-
-fn compress(jobs: &Receiver<Job>, options: &Options) {
-    let mut encoder = Encoder::new(options.level);
-    for job in jobs {
-        let member = encoder.member(&job.raw);
-        let info = job.spool.append(&member).map(|place| ChunkInfo {
-            size: job.raw.len() as u64,
-            digest: Digest::of(&job.raw),
-            compressed: member.len() as u64,
-            place,
-        });
-        // A layer that failed meanwhile no longer listens.
-        let _gone = job.reply.send((job.slot, info));
-    }
-}
-
-/// Reads all layers of an image, as many at a time as there are workers.
+/// Reads those layers of an image whose mode is given, as many at a time as there are workers.
 pub(super) fn layers(
     src: &dyn Images,
     image: &Image,
+    modes: &[Option<Mode<'_>>],
+    chunking: &Chunking,
     options: &Options,
+    pool: &Pool,
     progress: &dyn Progress,
-) -> Result<Vec<Ingested>, Error> {
-    let workers = options.jobs.get();
+) -> Result<Vec<(usize, Ingested)>, Error> {
     let layers = &image.manifest.layers;
     // Largest first, so that no giant is left for the end.
-    let mut by_size: Vec<usize> = (0..layers.len()).collect();
+    let mut by_size: Vec<usize> = (0..layers.len()).filter(|&i| modes[i].is_some()).collect();
     by_size.sort_by_key(|&i| std::cmp::Reverse(layers[i].size));
-    let (send, jobs) = crossbeam_channel::bounded::<Job>(workers * 2);
     let stop = AtomicBool::new(false);
     let next = AtomicUsize::new(0);
     let mut done = std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let jobs = jobs.clone();
-            scope.spawn(move || compress(&jobs, options));
-        }
-        drop(jobs);
         let (stop, next, by_size) = (&stop, &next, &by_size);
-        let readers: Vec<_> = (0..workers.min(layers.len()))
+        let readers: Vec<_> = (0..pool.workers().min(layers.len()))
             .map(|_| {
-                let send = send.clone();
                 scope.spawn(move || {
                     let mut mine = Vec::new();
                     while let Some(&i) = by_size.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let result = one(src, &layers[i], &image.config.diff_ids[i], &send, i, options, stop, progress);
+                        let Some(mode) = &modes[i] else { continue };
+                        let diff_id = &image.config.diff_ids[i];
+                        let result = one(src, &layers[i], diff_id, mode, chunking, options, pool, i, stop, progress);
                         if result.is_err() {
                             stop.store(true, Ordering::Relaxed);
                         }
@@ -105,7 +86,6 @@ pub(super) fn layers(
                 })
             })
             .collect();
-        drop(send);
         readers
             .into_iter()
             .flat_map(|r| r.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -120,7 +100,11 @@ pub(super) fn layers(
     }
     done.into_iter()
         .map(|(layer, r)| {
-            r.map_err(|source| Error::Layer { layer, digest: layers[layer].digest, source: Box::new(source) })
+            r.map(|ingested| (layer, ingested)).map_err(|source| Error::Layer {
+                layer,
+                digest: layers[layer].digest,
+                source: Box::new(source),
+            })
         })
         .collect()
 }
@@ -148,18 +132,24 @@ fn one(
     src: &dyn Images,
     layer: &Descriptor,
     diff_id: &Digest,
-    pool: &Sender<Job>,
-    number: usize,
+    mode: &Mode<'_>,
+    chunking: &Chunking,
     options: &Options,
+    pool: &Pool,
+    number: usize,
     stop: &AtomicBool,
     progress: &dyn Progress,
 ) -> Result<Ingested, LayerError> {
     if stop.load(Ordering::Relaxed) {
         return Err(LayerError::Stopped);
     }
-    let task = progress.start(&format!("converting layer {number}"), layer.size);
+    let doing = match mode {
+        Mode::Compress => "converting",
+        Mode::Keep(_) => "reading",
+    };
+    let task = progress.start(&format!("{doing} layer {number}"), layer.size);
     let blob = Watched { inner: src.open(layer)?, progress, task, stop };
-    let result = read(decompress(&layer.media_type, blob)?, diff_id, pool, options);
+    let result = read(decompress(&layer.media_type, blob)?, diff_id, mode, chunking, options, pool);
     progress.done(task);
     if result.is_err() && stop.load(Ordering::Relaxed) {
         return Err(LayerError::Stopped);
@@ -170,8 +160,10 @@ fn one(
 fn read(
     archive: Box<dyn Read + Send + '_>,
     diff_id: &Digest,
-    pool: &Sender<Job>,
+    mode: &Mode<'_>,
+    chunking: &Chunking,
     options: &Options,
+    pool: &Pool,
 ) -> Result<Ingested, LayerError> {
     let spool = Arc::new(Spool::create(&options.temp_dir)?);
     let (reply, replies) = crossbeam_channel::unbounded();
@@ -185,24 +177,44 @@ fn read(
         let mut digest = None;
         let mut mine = 0;
         if entry.kind == Kind::File && entry.size > 0 {
-            let mut whole = (entry.size > options.chunk_size).then(Hasher::default);
-            let mut left = entry.size;
-            while left > 0 {
-                let size = left.min(options.chunk_size);
+            let level = |hot: bool| match mode {
+                Mode::Compress if hot => Some(options.hot_level),
+                Mode::Compress => Some(options.level),
+                Mode::Keep(paths) => paths.contains(&entry.path).then_some(Level::STORED),
+            };
+            let mut cuts = chunking.of(&entry).peekable();
+            let mut whole = None;
+            while let Some(cut) = cuts.next() {
+                // The only chunk of a file is the file: hashed once.
+                if whole.is_none() && mine == 0 && (cuts.peek().is_some() || level(cut.hot).is_none()) {
+                    whole = Some(Hasher::default());
+                }
                 // Grown as bytes arrive: the header's word alone must not reserve a whole chunk.
-                let mut raw = Vec::with_capacity(usize::try_from(size).unwrap_or(READ).min(READ));
-                let got = (&mut archive).take(size).read_to_end(&mut raw);
+                let mut raw = Vec::with_capacity(usize::try_from(cut.size).unwrap_or(READ).min(READ));
+                let got = (&mut archive).take(cut.size).read_to_end(&mut raw);
                 let short = |source| LayerError::Io { doing: format!("reading {:?}", entry.path), source };
-                if got.map_err(short)? as u64 != size {
+                if got.map_err(short)? as u64 != cut.size {
                     return Err(short(io::ErrorKind::UnexpectedEof.into()));
                 }
                 if let Some(h) = &mut whole {
                     h.update(&raw);
                 }
-                let job = Job { raw, spool: Arc::clone(&spool), slot: (slot, mine), reply: reply.clone() };
-                pool.send(job).map_err(|_| LayerError::Stopped)?;
+                let Some(level) = level(cut.hot) else { continue };
+                let adaptive = options.adaptive && level == options.level;
+                let (place, reply, spool) = ((slot, mine), reply.clone(), Arc::clone(&spool));
+                pool.run(move |tools| {
+                    let level = if adaptive { tools.worthwhile(&raw, level) } else { level };
+                    let member = tools.encoder(level).member(&raw);
+                    let info = spool.append(&member).map(|place| ChunkInfo {
+                        size: raw.len() as u64,
+                        digest: Digest::of(&raw),
+                        compressed: member.len() as u64,
+                        place,
+                    });
+                    // A layer that failed meanwhile no longer listens.
+                    let _gone = reply.send((place, info));
+                })?;
                 mine += 1;
-                left -= size;
             }
             digest = whole.map(Hasher::finish);
         } else if entry.kind == Kind::File {

@@ -6,10 +6,14 @@
 
 mod hot;
 mod ingest;
+mod pool;
 mod publish;
+mod reuse;
+mod shape;
 mod spool;
 mod stack;
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -20,13 +24,15 @@ use serde::Serialize;
 use crate::digest::Digest;
 use crate::estargz::{self, Level};
 use crate::image::{self, Descriptor, Image, names};
-use crate::plan::{self, LayerIndex, Layout, Match, Plan};
+use crate::plan::{self, Chunking, LayerIndex, Layout, Match, Order, Plan};
 use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::store::{self, Images};
-use crate::tar;
+use crate::tar::{self, At};
 
-use ingest::Ingested;
+use ingest::{Content, Mode};
+use pool::Pool;
+use reuse::{Journal, Known};
 
 /// Most layers an image may have: overlayfs and containerd stop there.
 const MAX_LAYERS: usize = 127;
@@ -40,6 +46,12 @@ pub struct Options {
     pub chunk_size: u64,
     /// Compression level of the lazy layers.
     pub level: Level,
+    /// Chunks that this level hardly makes smaller than the fastest one get the fastest.
+    pub adaptive: bool,
+    /// Cut large files along the profile's ranges instead of into chunks of one size.
+    pub fitted: bool,
+    /// Compression level of the hot chunks of such files.
+    pub hot_level: Level,
     /// `os/arch[/variant]` picked from an index.
     pub platform: String,
     /// Use a profile that fits badly.
@@ -48,6 +60,12 @@ pub struct Options {
     pub jobs: NonZeroUsize,
     /// Where spool files live.
     pub temp_dir: PathBuf,
+    /// Take over what an earlier conversion made, where that does not change a byte.
+    pub reuse: bool,
+    /// Leave layers in that change nothing.
+    pub keep_layers: bool,
+    /// Where stored layers are remembered, so that a conversion that was cut off goes on where it was.
+    pub journal: Option<PathBuf>,
 }
 
 /// Why a conversion stopped. Nothing was tagged.
@@ -164,10 +182,31 @@ pub struct LayerReport {
     pub size: u64,
     /// Bytes decompressed.
     pub uncompressed_size: u64,
-    /// Bytes that the snapshotter prefetches.
-    pub prefetch_size: u64,
-    /// Entries.
-    pub entries: usize,
+    /// Bytes that the snapshotter prefetches; not known of a reused layer.
+    pub prefetch_size: Option<u64>,
+    /// Entries; not known of a reused layer.
+    pub entries: Option<usize>,
+    /// Made by an earlier conversion.
+    pub reused: bool,
+}
+
+impl LayerReport {
+    fn reused(descriptor: &Descriptor) -> Self {
+        Self {
+            kind: if descriptor.annotation(names::LAYER_KIND) == Some("hot") { "hot" } else { "estargz" },
+            source: descriptor.annotation(names::LAYER_SOURCE).and_then(|d| d.parse().ok()),
+            source_size: 0,
+            digest: descriptor.digest,
+            size: descriptor.size,
+            uncompressed_size: descriptor
+                .annotation(names::UNCOMPRESSED_SIZE)
+                .and_then(|n| n.parse().ok())
+                .unwrap_or_default(),
+            prefetch_size: None,
+            entries: None,
+            reused: true,
+        }
+    }
 }
 
 /// What a conversion did.
@@ -179,8 +218,10 @@ pub struct Report {
     pub source: Digest,
     /// Layout.
     pub layout: Layout,
-    /// How the profile fitted, when there was one.
+    /// How the profile fitted, when there was one and it was used.
     pub fit: Option<Match>,
+    /// The destination had this very image already; nothing was read or written.
+    pub unchanged: bool,
     /// Layers, lowest first.
     pub layers: Vec<LayerReport>,
 }
@@ -203,37 +244,252 @@ pub fn convert(
         return Err(Error::TooManyLayers { layers: count });
     }
 
-    // Asked only to learn now, not after all the work, that the destination cannot be reached or lets nobody in.
-    dst.has(&image.manifest.config.digest)?;
-    let ingested = ingest::layers(src, &image, options, progress)?;
-    let (mut indexes, mut contents): (Vec<LayerIndex>, Vec<_>) = ingested.into_iter().map(Ingested::split).unzip();
-    stack::complete(&mut indexes, &mut contents).map_err(|(layer, source)| Error::Layer {
-        layer,
-        digest: image.manifest.layers[layer].digest,
-        source: Box::new(source),
-    })?;
-    let plan = plan::plan(options.layout, &indexes, profile);
-    if profile.is_some() {
-        check_fit(&plan, options, progress)?;
+    // Also to learn now, not after all the work, that the destination cannot be reached or lets nobody in.
+    let old = reuse::existing(dst, options)?.filter(|_| options.reuse);
+    let key = reuse::image_key(&image, profile, options);
+    if let Some(old) = &old
+        && let Some(report) = reuse::unchanged(dst, old, &key, &image, options)?
+    {
+        return Ok(report);
+    }
+    let chunking = match profile.filter(|_| options.fitted) {
+        Some(profile) => Chunking::fitted(profile, options.chunk_size),
+        None => Chunking::uniform(options.chunk_size),
+    };
+    let journal = Journal::at(options.journal.clone().filter(|_| options.reuse));
+    let candidates = reuse::candidates(dst, old.as_ref(), &journal, &image, options)?;
+    let job = Job { src, dst, image: &image, chunking: &chunking, options, journal: &journal, progress };
+    Pool::with(options.jobs, |pool| job.run(pool, profile, candidates, &key))
+}
+
+/// One conversion.
+struct Job<'a> {
+    src: &'a dyn Images,
+    dst: &'a dyn Images,
+    image: &'a Image,
+    chunking: &'a Chunking,
+    options: &'a Options,
+    journal: &'a Journal,
+    progress: &'a dyn Progress,
+}
+
+/// What was read of the source and decided for it.
+struct Planned {
+    /// The source without the layers that are left out.
+    image: Image,
+    /// Where each layer was in the source.
+    positions: Vec<usize>,
+    indexes: Vec<LayerIndex>,
+    contents: Vec<Content>,
+    plan: Plan,
+    /// Final order of each layer.
+    orders: Vec<Order>,
+    /// Key of each layer.
+    keys: Vec<String>,
+    /// Layers that exist.
+    known: Vec<Option<Known>>,
+}
+
+impl Planned {
+    fn layer_error(&self, layer: usize, source: LayerError) -> Error {
+        Error::Layer {
+            layer: self.positions[layer],
+            digest: self.image.manifest.layers[layer].digest,
+            source: Box::new(source),
+        }
+    }
+}
+
+impl Job<'_> {
+    fn run(
+        &self,
+        pool: &Pool,
+        profile: Option<&Profile>,
+        candidates: Vec<Option<Known>>,
+        key: &str,
+    ) -> Result<Report, Error> {
+        let options = self.options;
+        let planned = self.read(pool, profile, candidates)?;
+        let count = planned.indexes.len();
+        let with_hot = options.layout == Layout::Hot && !planned.plan.hot.is_empty();
+        let beside = count.min(pool.workers()) + usize::from(with_hot);
+        let (stored, hot) = std::thread::scope(|scope| {
+            let hot = with_hot.then(|| scope.spawn(|| self.store_hot(&planned, pool, beside)));
+            let stored = in_parallel(count, pool.workers(), |i| {
+                self.store_layer(&planned, i, pool, beside).map_err(|e| planned.layer_error(i, e))
+            });
+            let hot = hot.map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            (stored, hot)
+        });
+        let mut layers = stored?;
+        layers.extend(hot.transpose()?);
+        let digest = publish::publish(self.dst, &planned.image, &layers, key, options)?;
+        Ok(Report {
+            digest,
+            source: planned.image.descriptor.digest,
+            layout: options.layout,
+            fit: profile.is_some().then_some(planned.plan.fit),
+            unchanged: false,
+            layers: layers.into_iter().map(|l| l.report).collect(),
+        })
     }
 
-    let mut layers = store_layers(dst, &image, &indexes, &contents, &plan, options, progress)?;
-    if options.layout == Layout::Hot && !plan.hot.is_empty() {
-        let hot = hot::build(&plan.hot, &indexes, &contents, options).map_err(|e| Error::Hot(Box::new(e)))?;
-        let task = progress.start("storing the hot layer", hot.descriptor.size);
-        dst.put(&hot.descriptor, &hot.blob)?;
-        progress.advance(task, hot.descriptor.size);
-        progress.done(task);
-        layers.push(publish::NewLayer { descriptor: hot.descriptor, diff_id: hot.diff_id, report: hot.report });
+    /// Reads all layers and makes the plan. Layers that turn out to be no others than known ones are read but not
+    /// compressed; those of which that was thought in vain are read a second time.
+    fn read(&self, pool: &Pool, profile: Option<&Profile>, candidates: Vec<Option<Known>>) -> Result<Planned, Error> {
+        let options = self.options;
+        let ingest = |image: &Image, modes: &[Option<Mode<'_>>]| {
+            ingest::layers(self.src, image, modes, self.chunking, options, pool, self.progress)
+        };
+        let hot_paths = match profile {
+            Some(profile) if options.layout == Layout::Hot => plan::hot_paths(profile),
+            _ => HashSet::new(),
+        };
+        let modes: Vec<_> = candidates
+            .iter()
+            .map(|c| Some(if c.is_some() { Mode::Keep(&hot_paths) } else { Mode::Compress }))
+            .collect();
+        let (mut indexes, mut contents): (Vec<LayerIndex>, Vec<_>) =
+            ingest(self.image, &modes)?.into_iter().map(|(_, ingested)| ingested.split()).unzip();
+        let mut image = self.image.clone();
+        let mut known = candidates;
+        let mut positions: Vec<usize> = (0..indexes.len()).collect();
+        if !options.keep_layers {
+            let kept = shape::kept(&indexes, &image.config.diff_ids);
+            shape::drop_layers(&mut image, &kept);
+            retain(&mut positions, &kept);
+            retain(&mut indexes, &kept);
+            retain(&mut contents, &kept);
+            retain(&mut known, &kept);
+            for (i, _) in kept.iter().enumerate().filter(|(_, stays)| !**stays) {
+                let digest = self.image.manifest.layers[i].digest;
+                self.progress.warn(&format!("layer {i} ({digest}) changes nothing and is left out"));
+            }
+        }
+        let compressed: Vec<bool> = known.iter().map(Option::is_none).collect();
+        stack::complete(&mut indexes, &mut contents).map_err(|(layer, source)| Error::Layer {
+            layer: positions[layer],
+            digest: image.manifest.layers[layer].digest,
+            source: Box::new(source),
+        })?;
+        let plan = plan::plan(options.layout, &indexes, profile);
+        if profile.is_some() {
+            check_fit(&plan, options, self.progress)?;
+        }
+        let orders: Vec<_> =
+            indexes.iter().zip(&plan.prioritized).map(|(index, first)| plan::order(&index.entries, first)).collect();
+        let encoder = publish::encoder(options);
+        let keys: Vec<_> = indexes
+            .iter()
+            .zip(&orders)
+            .map(|(index, order)| reuse::layer_key(&encoder, index, order, self.chunking))
+            .collect();
+        for (layer, slot) in known.iter_mut().enumerate() {
+            let missing = |at: &At| {
+                at.layer == layer
+                    && indexes[layer].entries[at.index].size > 0
+                    && contents[layer].chunks[at.index].is_empty()
+            };
+            if slot.as_ref().is_some_and(|k| k.key != keys[layer]) || plan.hot.iter().any(missing) {
+                *slot = None;
+            }
+        }
+        let again: Vec<_> = compressed
+            .iter()
+            .zip(&known)
+            .map(|(compressed, known)| (!compressed && known.is_none()).then_some(Mode::Compress))
+            .collect();
+        if again.iter().any(Option::is_some) {
+            for (layer, ingested) in ingest(&image, &again)? {
+                let (_, mut content) = ingested.split();
+                // The folders that the layer was completed with.
+                let added = indexes[layer].entries.len() - content.chunks.len();
+                content.chunks.splice(0..0, (0..added).map(|_| Vec::new()));
+                contents[layer] = content;
+            }
+        }
+        Ok(Planned { image, positions, indexes, contents, plan, orders, keys, known })
     }
-    let digest = publish::publish(dst, &image, &layers, options)?;
-    Ok(Report {
-        digest,
-        source: image.descriptor.digest,
-        layout: options.layout,
-        fit: profile.is_some().then_some(plan.fit),
-        layers: layers.into_iter().map(|l| l.report).collect(),
-    })
+
+    /// Writes and stores the hot layer.
+    fn store_hot(&self, planned: &Planned, pool: &Pool, beside: usize) -> Result<publish::NewLayer, Error> {
+        let Planned { indexes, contents, plan, .. } = planned;
+        let hot = hot::build(&plan.hot, indexes, contents, self.options, pool, beside)
+            .map_err(|e| Error::Hot(Box::new(e)))?;
+        let task = self.progress.start("storing the hot layer", hot.descriptor.size);
+        self.dst.put(&hot.descriptor, &hot.blob)?;
+        self.progress.advance(task, hot.descriptor.size);
+        self.progress.done(task);
+        Ok(publish::NewLayer { descriptor: hot.descriptor, diff_id: hot.diff_id, report: hot.report })
+    }
+
+    /// Orders, reads back and stores an eStargz layer, or takes over the one that is there.
+    fn store_layer(
+        &self,
+        planned: &Planned,
+        i: usize,
+        pool: &Pool,
+        beside: usize,
+    ) -> Result<publish::NewLayer, LayerError> {
+        let source = &planned.image.manifest.layers[i];
+        let (index, content, order) = (&planned.indexes[i], &planned.contents[i], &planned.orders[i]);
+        if let Some(known) = &planned.known[i] {
+            let mut descriptor = known.descriptor.clone();
+            descriptor.annotations.retain(|(key, _)| is_ours(key));
+            descriptor.annotations.extend(source.annotations.iter().filter(|(key, _)| !is_replaced(key)).cloned());
+            descriptor.annotations.sort();
+            let report = LayerReport { source_size: source.size, ..LayerReport::reused(&descriptor) };
+            return Ok(publish::NewLayer { descriptor, diff_id: known.diff_id, report });
+        }
+        let task = self.progress.start(&format!("storing layer {i}"), content.uncompressed);
+        let (blob, summary) =
+            spool::assemble(index, content, order, self.options, pool, beside, |n| self.progress.advance(task, n))?;
+        let mut descriptor = Descriptor::new(names::LAYER_GZIP, summary.digest, summary.size);
+        descriptor.annotations = source.annotations.iter().filter(|(key, _)| !is_replaced(key)).cloned().collect();
+        let mut annotate = |key: &str, value: String| descriptor.annotations.push((key.into(), value));
+        annotate(names::TOC_DIGEST, summary.toc_digest.to_string());
+        annotate(names::UNCOMPRESSED_SIZE, summary.uncompressed_size.to_string());
+        annotate(names::LAYER_KIND, "estargz".into());
+        annotate(names::LAYER_SOURCE, source.digest.to_string());
+        annotate(names::LAYER_KEY, planned.keys[i].clone());
+        descriptor.annotations.sort();
+        self.dst.put(&descriptor, &blob)?;
+        self.progress.done(task);
+        let known = Known { key: planned.keys[i].clone(), descriptor, diff_id: summary.diff_id };
+        if let Err(e) = self.journal.append(&publish::encoder(self.options), &source.digest, &known) {
+            self.progress.warn(&format!("the layer is stored, but could not be remembered in the journal: {e}"));
+        }
+        let report = LayerReport {
+            kind: "estargz",
+            source: Some(source.digest),
+            source_size: source.size,
+            digest: summary.digest,
+            size: summary.size,
+            uncompressed_size: summary.uncompressed_size,
+            prefetch_size: Some(summary.prefetch_size.unwrap_or(0)),
+            entries: Some(order.front.len() + order.rest.len()),
+            reused: false,
+        };
+        Ok(publish::NewLayer { descriptor: known.descriptor, diff_id: known.diff_id, report })
+    }
+}
+
+/// Annotations that this program writes on an eStargz layer.
+fn is_ours(key: &str) -> bool {
+    key.starts_with("dev.esgz.") || key == names::TOC_DIGEST || key == names::UNCOMPRESSED_SIZE
+}
+
+/// Annotations of a source layer that say what is no longer true of the new one.
+fn is_replaced(key: &str) -> bool {
+    ["containerd.io/snapshot/", "io.containers.", "io.github.containers.zstd-chunked.", "dev.esgz."]
+        .iter()
+        .any(|prefix| key.starts_with(prefix))
+}
+
+/// Keeps the items whose flag is set.
+fn retain<T>(items: &mut Vec<T>, kept: &[bool]) {
+    let mut stays = kept.iter();
+    items.retain(|_| *stays.next().unwrap_or(&true));
 }
 
 fn check_fit(plan: &Plan, options: &Options, progress: &dyn Progress) -> Result<(), Error> {
@@ -290,52 +546,4 @@ pub(crate) fn in_parallel<T: Send, E: Send>(
         }
     }
     Ok(out)
-}
-
-/// Orders, reads back and stores the eStargz layers.
-fn store_layers(
-    dst: &dyn Images,
-    image: &Image,
-    indexes: &[LayerIndex],
-    contents: &[ingest::Content],
-    plan: &Plan,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<Vec<publish::NewLayer>, Error> {
-    in_parallel(indexes.len(), options.jobs.get(), |i| {
-        let source = &image.manifest.layers[i];
-        let fail = |source_error| Error::Layer { layer: i, digest: source.digest, source: Box::new(source_error) };
-        let (index, content) = (&indexes[i], &contents[i]);
-        let name = format!("storing layer {i}");
-        let task = progress.start(&name, content.uncompressed);
-        let order = plan::order(&index.entries, &plan.prioritized[i]);
-        let (blob, summary) =
-            spool::assemble(index, content, &order, options, |n| progress.advance(task, n)).map_err(fail)?;
-        let mut descriptor = Descriptor::new(names::LAYER_GZIP, summary.digest, summary.size);
-        let kept = |key: &str| {
-            !key.starts_with("containerd.io/snapshot/")
-                && !key.starts_with("io.containers.")
-                && !key.starts_with("dev.esgz.")
-        };
-        descriptor.annotations = source.annotations.iter().filter(|(k, _)| kept(k)).cloned().collect();
-        let mut annotate = |key: &str, value: String| descriptor.annotations.push((key.into(), value));
-        annotate(names::TOC_DIGEST, summary.toc_digest.to_string());
-        annotate(names::UNCOMPRESSED_SIZE, summary.uncompressed_size.to_string());
-        annotate(names::LAYER_KIND, "estargz".into());
-        annotate(names::LAYER_SOURCE, source.digest.to_string());
-        descriptor.annotations.sort();
-        dst.put(&descriptor, &blob)?;
-        progress.done(task);
-        let report = LayerReport {
-            kind: "estargz",
-            source: Some(source.digest),
-            source_size: source.size,
-            digest: summary.digest,
-            size: summary.size,
-            uncompressed_size: summary.uncompressed_size,
-            prefetch_size: summary.prefetch_size.unwrap_or(0),
-            entries: order.front.len() + order.rest.len(),
-        };
-        Ok(publish::NewLayer { descriptor, diff_id: summary.diff_id, report })
-    })
 }

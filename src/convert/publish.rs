@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{Error, LayerReport, Options};
 use crate::digest::Digest;
 use crate::image::{Descriptor, Image, names};
+use crate::plan;
 use crate::progress::Progress;
 use crate::store::Images;
 
@@ -18,7 +19,7 @@ pub(super) struct NewLayer {
 }
 
 /// Positions of the history entries that have a layer.
-fn layered(history: &[Value]) -> impl DoubleEndedIterator<Item = usize> + '_ {
+pub(super) fn layered(history: &[Value]) -> impl DoubleEndedIterator<Item = usize> + '_ {
     history
         .iter()
         .enumerate()
@@ -53,10 +54,23 @@ fn put_json(dst: &dyn Images, media_type: &str, value: &Value) -> Result<Descrip
     Ok(descriptor)
 }
 
+/// The encoder and those of its options that decide a layer's bytes.
+pub(super) fn encoder(options: &Options) -> String {
+    let adaptive = if options.adaptive { "auto:" } else { "" };
+    let uniform = format!("{ENCODER} level={adaptive}{} chunk={}", options.level.get(), options.chunk_size);
+    if options.fitted {
+        format!("{uniform} hot-level={} hot-chunk={}", options.hot_level.get(), plan::HOT_CHUNK)
+    } else {
+        uniform
+    }
+}
+
+/// Stores config and manifest. `key`: see [`super::reuse::image_key`].
 pub(super) fn publish(
     dst: &dyn Images,
     image: &Image,
     layers: &[NewLayer],
+    key: &str,
     options: &Options,
 ) -> Result<Digest, Error> {
     let mut config = image.config.raw.clone();
@@ -68,7 +82,7 @@ pub(super) fn publish(
     {
         for l in layers.iter().filter(|l| l.report.kind == "hot") {
             // The time is the image's own: the same input gives the same bytes on any day.
-            let mut entry = json!({ "created_by": format!("esgz convert --layout {}", options.layout), "comment": format!("hot layer, {} entries", l.report.entries) });
+            let mut entry = json!({ "created_by": format!("esgz convert --layout {}", options.layout), "comment": format!("hot layer, {} entries", l.report.entries.unwrap_or_default()) });
             if let Some(created) = &created {
                 entry["created"] = created.clone();
             }
@@ -86,8 +100,8 @@ pub(super) fn publish(
         manifest["annotations"] = json!({});
     }
     let annotations = &mut manifest["annotations"];
-    annotations[names::ENCODER] =
-        json!(format!("{ENCODER} level={} chunk={}", options.level.get(), options.chunk_size));
+    annotations[names::ENCODER] = json!(encoder(options));
+    annotations[names::KEY] = json!(key);
     annotations[names::LAYOUT] = json!(options.layout.to_string());
     annotations[names::SOURCE] = json!(image.descriptor.digest.to_string());
     Ok(dst.put_manifest(names::MANIFEST, manifest.to_string().as_bytes())?)

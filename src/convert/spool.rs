@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ingest::Content;
+use super::pool::{Pool, ReadBack, pieces};
 use super::{LayerError, Options};
-use crate::estargz::{self, ChunkInfo, Members, Summary, Writer, gzip::Decoder};
+use crate::estargz::{Members, Summary, Writer};
 use crate::plan::{LayerIndex, Order};
 use crate::store::ReadAt;
 
@@ -35,26 +36,11 @@ impl Spool {
         Ok(at)
     }
 
-    fn read(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
+    /// Bytes at a place.
+    pub(super) fn read(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut bytes, at)?;
         Ok(bytes)
-    }
-
-    /// A chunk's member and its payload, not yet checked.
-    pub(super) fn chunk(
-        &self,
-        path: &str,
-        chunk: &ChunkInfo,
-        decoder: &mut Decoder,
-    ) -> Result<(Vec<u8>, Vec<u8>), estargz::Error> {
-        let doing = || format!("reading {path:?} back from the temporary file");
-        let member =
-            self.read(chunk.place, chunk.compressed).map_err(|source| estargz::Error::Io { doing: doing(), source })?;
-        let size = usize::try_from(chunk.size).unwrap_or(usize::MAX);
-        let raw =
-            decoder.open(&member, size).map_err(|why| estargz::Error::Chunk { path: path.into(), offset: 0, why })?;
-        Ok((member, raw))
     }
 }
 
@@ -102,24 +88,25 @@ impl ReadAt for Blob {
     }
 }
 
-/// Puts a layer into its final order. Every member is read back and checked on the way.
+/// Puts a layer into its final order. Every member is read back and checked on the way. `beside`: layers at work at a time.
 pub(super) fn assemble(
     index: &LayerIndex,
     content: &Content,
     order: &Order,
     options: &Options,
+    pool: &Pool,
+    beside: usize,
     mut advance: impl FnMut(u64),
 ) -> Result<(Blob, Summary), LayerError> {
     let blob = Blob { spool: Arc::clone(&content.spool), pieces: Vec::new(), size: 0 };
     let mut writer = Writer::create(options.level, blob);
-    let mut decoder = Decoder::default();
+    let all = order.front.iter().chain(&order.rest);
+    let todo = all.flat_map(|&i| pieces(&index.entries[i].path, &content.chunks[i], &content.spool));
+    let mut members = ReadBack::new(pool, todo, beside);
     let mut add = |writer: &mut Writer<Blob>, i: usize| -> Result<(), LayerError> {
         let entry = &index.entries[i];
         match index.digests[i] {
-            Some(digest) if entry.size > 0 => {
-                writer
-                    .file(entry, digest, &content.chunks[i], |c| content.spool.chunk(&entry.path, c, &mut decoder))?;
-            }
+            Some(digest) if entry.size > 0 => writer.file(entry, digest, &content.chunks[i], || members.next())?,
             _ => writer.entry(entry)?,
         }
         advance(entry.size);

@@ -27,7 +27,7 @@ mod writer;
 
 pub use gzip::Level;
 pub use reader::{FileChunks, Layer, Problem, Span};
-pub use writer::{ChunkInfo, Members, Summary, Writer};
+pub use writer::{ChunkInfo, Member, Members, Summary, Writer};
 
 /// Chunk size of the reference writer, bytes.
 pub const CHUNK_SIZE: u64 = 4 << 20;

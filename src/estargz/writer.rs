@@ -37,6 +37,38 @@ pub struct ChunkInfo {
     pub place: u64,
 }
 
+/// A member as it was read back, decompressed and held against the digest of its chunk.
+#[derive(Debug, Clone)]
+pub struct Member {
+    bytes: Vec<u8>,
+    raw: Vec<u8>,
+    digest: Digest,
+}
+
+impl Member {
+    /// Opens the member of a chunk. `path` and `offset` (bytes) are the chunk's place, for the error.
+    pub fn open(
+        path: &str,
+        offset: u64,
+        info: &ChunkInfo,
+        bytes: Vec<u8>,
+        decoder: &mut gzip::Decoder,
+    ) -> Result<Self, Error> {
+        let fail = |why| Error::Chunk { path: path.into(), offset, why };
+        let raw = decoder.open(&bytes, usize::try_from(info.size).unwrap_or(usize::MAX)).map_err(fail)?;
+        let digest = Digest::of(&raw);
+        if digest != info.digest {
+            return Err(fail(format!("what was written does not read back as {}: found {digest}", info.digest)));
+        }
+        Ok(Self { bytes, raw, digest })
+    }
+
+    /// The payload.
+    pub fn raw(&self) -> &[u8] {
+        &self.raw
+    }
+}
+
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -140,33 +172,27 @@ impl<M: Members> Writer<M> {
         if self.pending.len() >= HEADER_MEMBER { self.flush() } else { Ok(()) }
     }
 
-    /// Adds a file with its chunks. `member` gives the member of a chunk and its payload, both of which are checked.
-    pub fn file(
+    /// Adds a file with its chunks. `next` gives the chunks' members one after another.
+    pub fn file<E: From<Error>>(
         &mut self,
         entry: &Entry,
         digest: Digest,
         chunks: &[ChunkInfo],
-        mut member: impl FnMut(&ChunkInfo) -> Result<(Vec<u8>, Vec<u8>), Error>,
-    ) -> Result<(), Error> {
+        mut next: impl FnMut() -> Result<Member, E>,
+    ) -> Result<(), E> {
         self.name(entry)?;
         if chunks.iter().map(|c| c.size).sum::<u64>() != entry.size {
-            return Err(Error::Chunk {
-                path: entry.path.clone(),
-                offset: 0,
-                why: format!("the chunks do not add up to {} bytes", entry.size),
-            });
+            let why = format!("the chunks do not add up to {} bytes", entry.size);
+            return Err(Error::Chunk { path: entry.path.clone(), offset: 0, why }.into());
         }
         self.pending.extend_from_slice(&entry.raw);
         self.flush()?;
         let mut offset = 0;
         for (i, chunk) in chunks.iter().enumerate() {
-            let (compressed, raw) = member(chunk)?;
-            if raw.len() as u64 != chunk.size || Digest::of(&raw) != chunk.digest {
-                return Err(Error::Chunk {
-                    path: entry.path.clone(),
-                    offset,
-                    why: format!("what was written does not read back as {}", chunk.digest),
-                });
+            let member = next()?;
+            if member.raw.len() as u64 != chunk.size || member.digest != chunk.digest {
+                let why = format!("the member given for it is that of {}: expected {}", member.digest, chunk.digest);
+                return Err(Error::Chunk { path: entry.path.clone(), offset, why }.into());
             }
             let mut toc = if i == 0 {
                 TocEntry { digest: Some(digest), ..TocEntry::of(entry) }
@@ -180,8 +206,8 @@ impl<M: Members> Writer<M> {
             toc.chunk_size = if i + 1 == chunks.len() { 0 } else { chunk.size };
             toc.chunk_digest = Some(chunk.digest);
             self.entries.push(toc);
-            self.put(&compressed, Some(chunk.place))?;
-            self.hash(&raw);
+            self.put(&member.bytes, Some(chunk.place))?;
+            self.hash(&member.raw);
             offset += chunk.size;
         }
         self.pending.resize(padding(entry.size), 0);

@@ -1,4 +1,5 @@
-//! Where an image is: `host/repository[:tag][@digest]` in a registry, `oci:DIR[:TAG]` in an OCI layout folder.
+//! Where an image is: `host/repository[:tag][@digest]` in a registry, `oci:DIR[:TAG]` in an OCI layout
+//! folder, `oci-archive:FILE[:TAG]` or `docker-archive:FILE[:NAME]` in a tar file.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -18,6 +19,20 @@ pub enum Reference {
         dir: PathBuf,
         /// `org.opencontainers.image.ref.name` of the image; the only image of the folder when absent.
         tag: Option<String>,
+    },
+    /// A tar file of an OCI image layout.
+    OciArchive {
+        /// The file.
+        file: PathBuf,
+        /// Tag inside; the only image when absent.
+        tag: Option<String>,
+    },
+    /// What `docker save` writes.
+    DockerArchive {
+        /// The file.
+        file: PathBuf,
+        /// `repository:tag` inside; the only image when absent.
+        name: Option<String>,
     },
 }
 
@@ -50,26 +65,42 @@ impl FromStr for Reference {
 
     fn from_str(s: &str) -> Result<Self, Error> {
         let fail = |why| Error::Reference { found: s.chars().take(200).collect(), why };
-        if let Some(rest) = s.strip_prefix("oci:") {
-            // A tag cannot hold a slash, so a colon inside a folder name is told apart from the tag's.
-            let (dir, tag) = match rest.rsplit_once(':') {
-                Some((dir, tag)) if !tag.contains('/') => (dir, Some(tag)),
+        // A tag cannot hold a slash, so a colon inside a file name is told apart from the tag's.
+        let place_and_tag = |rest: &str, none| {
+            let (place, tag) = match rest.rsplit_once(':') {
+                Some((place, tag)) if !tag.contains('/') => (place, Some(tag)),
                 _ => (rest, None),
             };
-            if dir.is_empty() {
-                return Err(fail("no folder after \"oci:\""));
+            if place.is_empty() {
+                return Err(fail(none));
             }
             if tag.is_some_and(|t| !is_tag(t)) {
                 return Err(fail("the tag is not [A-Za-z0-9_][A-Za-z0-9._-]{0,127}"));
             }
-            return Ok(Self::Layout { dir: dir.into(), tag: tag.map(Into::into) });
+            Ok((place.into(), tag.map(Into::into)))
+        };
+        if let Some(rest) = s.strip_prefix("oci:") {
+            let (dir, tag) = place_and_tag(rest, "no folder after \"oci:\"")?;
+            return Ok(Self::Layout { dir, tag });
+        }
+        if let Some(rest) = s.strip_prefix("oci-archive:") {
+            let (file, tag) = place_and_tag(rest, "no file after \"oci-archive:\"")?;
+            return Ok(Self::OciArchive { file, tag });
+        }
+        if let Some(rest) = s.strip_prefix("docker-archive:") {
+            // A name may hold slashes and a port: everything behind the first colon is the name.
+            let (file, name) = rest.split_once(':').map_or((rest, None), |(file, name)| (file, Some(name)));
+            if file.is_empty() || name.is_some_and(str::is_empty) {
+                return Err(fail("expected docker-archive:FILE or docker-archive:FILE:repository:tag"));
+            }
+            return Ok(Self::DockerArchive { file: file.into(), name: name.map(Into::into) });
         }
         for scheme in ["http://", "https://"] {
             if s.starts_with(scheme) {
                 return Err(fail("write it without the scheme: host/repository:tag"));
             }
         }
-        for later in ["oci-archive:", "docker-archive:", "docker-daemon:", "docker://", "dir:"] {
+        for later in ["docker-daemon:", "docker://", "dir:"] {
             if s.starts_with(later) {
                 return Err(fail("this transport is not supported: use host/repository:tag or oci:DIR:TAG"));
             }
@@ -136,6 +167,10 @@ impl fmt::Display for Reference {
             Self::Registry(r) => fmt::Display::fmt(r, f),
             Self::Layout { dir, tag: Some(t) } => write!(f, "oci:{}:{t}", dir.display()),
             Self::Layout { dir, tag: None } => write!(f, "oci:{}", dir.display()),
+            Self::OciArchive { file, tag: Some(t) } => write!(f, "oci-archive:{}:{t}", file.display()),
+            Self::OciArchive { file, tag: None } => write!(f, "oci-archive:{}", file.display()),
+            Self::DockerArchive { file, name: Some(n) } => write!(f, "docker-archive:{}:{n}", file.display()),
+            Self::DockerArchive { file, name: None } => write!(f, "docker-archive:{}", file.display()),
         }
     }
 }
@@ -151,6 +186,10 @@ mod tests {
             "oci:dir".to_owned(),
             "oci:/a/b:c/d".into(),
             "oci:dir:v1.0".into(),
+            "oci-archive:/a/b.tar".into(),
+            "oci-archive:b.tar:v1".into(),
+            "docker-archive:/a/b.tar".into(),
+            "docker-archive:b.tar:h.io:5000/a/b:v1".into(),
             "127.0.0.1:5000/a/b:t".into(),
             "europe-west1-docker.pkg.dev/p/r/i:latest".into(),
             format!("localhost/a@{digest}"),
@@ -178,6 +217,8 @@ mod tests {
             "h.io/a@sha256:0",
             "docker://h.io/a",
             "oci:x:",
+            "oci-archive:",
+            "docker-archive:x:",
             "h.io/../a",
             "h.io//a",
         ] {

@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{At, Contents};
-use crate::profile::File;
+use crate::profile::{File, Origin, Profile};
 use crate::tar::{Kind, Merged, parents};
 
 /// Every touched file up to this size is copied: 2,043 files with 293 MB of a vLLM start.
@@ -14,8 +14,16 @@ const SMALL: u64 = 16 << 20;
 /// Files up to this size are copied when at least half of them is touched.
 const DENSE: u64 = 64 << 20;
 
-fn belongs(file: &File, size: u64) -> bool {
+/// Whether a touched file of this size goes into the hot layer.
+pub(super) fn belongs(file: &File, size: u64) -> bool {
     size <= SMALL || size <= DENSE && file.touched_bytes() >= size / 2
+}
+
+/// Paths that may lead into the hot layer, as layers spell them; more than will be there, never less than needed but for
+/// names that the recorder did not see.
+pub(super) fn paths(profile: &Profile) -> HashSet<String> {
+    let files = profile.files.iter().filter(|f| f.origin == Origin::Image && belongs(f, f.size));
+    files.flat_map(|f| [&f.path].into_iter().chain(&f.links)).map(|p| p.trim_start_matches('/').to_owned()).collect()
 }
 
 /// Entries in their order: first touch, parents and hard-link targets first. A hard-link set goes whole or not at all; a

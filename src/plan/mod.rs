@@ -1,10 +1,11 @@
 //! From profiles and the entries of an image's layers to a plan: which entries stand in front of the landmark, which go
 //! into the hot layer. A plan is plain data; `convert` only carries it out.
 
+mod chunks;
 mod hot;
 mod order;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -14,6 +15,7 @@ use crate::estargz::landmark;
 use crate::profile::{Origin, Profile};
 use crate::tar::{At, Entry, Kind, Merged};
 
+pub use chunks::{Chunking, Cut, HOT_CHUNK};
 pub use order::{Order, order};
 
 /// How a converted image is laid out.
@@ -93,6 +95,11 @@ pub struct Plan {
     pub hot: Vec<At>,
     /// How well the profiles fit.
     pub fit: Match,
+}
+
+/// Paths whose content the hot layer of a profile may need.
+pub fn hot_paths(profile: &Profile) -> HashSet<String> {
+    hot::paths(profile)
 }
 
 /// Makes the plan of an image. `layers` lowest first.

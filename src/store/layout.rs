@@ -5,13 +5,12 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::select::{self, Document, Entry};
+use super::file::{Unnamed, failed, temporary};
+use super::select::{self, Document};
 use super::verified::Verified;
 use super::{Blobs, Error, FileAt, Images, ReadAt};
 use crate::digest::{Digest, Hasher};
@@ -19,7 +18,7 @@ use crate::image::manifest::MAX_JSON_BYTES;
 use crate::image::{Descriptor, Image, names};
 
 /// Annotation of an `index.json` entry: the tag.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const VERSION: &str = "1.0.0";
 /// Piece in which content is hashed and written.
 const PIECE: usize = 1 << 20;
@@ -156,35 +155,7 @@ impl Layout {
 
     /// The entry of `index.json` to start from.
     fn entry(&self, platform: &str) -> Result<Descriptor, Error> {
-        let path = self.index_path();
-        let all = select::entries(&self.index()?, &path.display().to_string())?;
-        let tag = |e: &Entry| e.descriptor.annotation(REF_NAME).map(ToOwned::to_owned);
-        let mut tags: Vec<_> = all.iter().map(tag).collect();
-        tags.sort();
-        tags.dedup();
-        let listed = || {
-            let named: Vec<_> = tags.iter().flatten().cloned().collect();
-            if named.is_empty() { "none".into() } else { named.join(", ") }
-        };
-        let not_found = |what: &str, why: String| Error::NotFound {
-            what: what.into(),
-            place: format!("oci:{}", self.dir.display()),
-            why: format!(" ({why})"),
-        };
-        let chosen: Vec<_> = match &self.tag {
-            Some(wanted) => all.into_iter().filter(|e| tag(e).as_ref() == Some(wanted)).collect(),
-            None if tags.len() > 1 => {
-                let why = format!("the folder has several: add one of the tags {}", listed());
-                return Err(not_found("the one image", why));
-            }
-            None => all,
-        };
-        match &chosen[..] {
-            [] if self.tag.is_some() => Err(not_found(&self.name, format!("tags there: {}", listed()))),
-            [] => Err(not_found("an image", "the index is empty".into())),
-            [one] => Ok(one.descriptor.clone()),
-            several => select::pick(several, platform, &self.name),
-        }
+        select::tagged(&self.index()?, self.tag.as_deref(), platform, &self.name)
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Document, Error> {
@@ -278,13 +249,6 @@ impl Images for Layout {
     }
 }
 
-fn failed(source: io::Error, doing: &str, path: &Path, needed: u64) -> Error {
-    if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-        return Error::Full { path: path.into(), needed, source };
-    }
-    Error::Io { what: format!("{doing} {}", path.display()), source }
-}
-
 fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(MAX_JSON_BYTES + 1).read_to_end(&mut bytes)?;
@@ -304,70 +268,10 @@ fn replace(path: &Path, content: &[u8]) -> Result<(), Error> {
     write().map_err(|e| failed(e, "writing", path, content.len() as u64))
 }
 
-fn temporary(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
-    // Blobs are for all to read, within the umask.
-    let mode = fs::Permissions::from_mode(0o644);
-    tempfile::Builder::new().prefix(".esgz-").permissions(mode).tempfile_in(dir)
-}
-
-/// A file that gets its name when it is complete.
-enum Unnamed {
-    /// Without a name, where the file system can do that: nothing is left of it after a kill.
-    Nameless(File),
-    Temporary(tempfile::NamedTempFile),
-}
-
-impl Unnamed {
-    fn create(dir: &Path) -> io::Result<Self> {
-        let nameless = OpenOptions::new().read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir);
-        match nameless {
-            // A name is given through /proc.
-            Ok(file) if fs::symlink_metadata(proc_path(&file)).is_ok() => Ok(Self::Nameless(file)),
-            Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::PermissionDenied) => Err(e),
-            _ => temporary(dir).map(Self::Temporary),
-        }
-    }
-
-    fn file(&self) -> &File {
-        match self {
-            Self::Nameless(file) => file,
-            Self::Temporary(file) => file.as_file(),
-        }
-    }
-
-    fn publish(self, path: &Path) -> io::Result<()> {
-        use nix::fcntl::{AT_FDCWD, AtFlags};
-        match self {
-            Self::Nameless(file) => {
-                let link = |to: &Path| {
-                    let from = proc_path(&file);
-                    nix::unistd::linkat(AT_FDCWD, &from, AT_FDCWD, to, AtFlags::AT_SYMLINK_FOLLOW)
-                        .map_err(io::Error::from)
-                };
-                match link(path) {
-                    // Another writer was first, or a blob of a wrong size is in the way: ours is checked, so it wins.
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                        // The descriptor's number is this file's alone in this process.
-                        let name = format!(".esgz-{}-{}", std::process::id(), file.as_raw_fd());
-                        let beside = path.with_file_name(name);
-                        let _absent = fs::remove_file(&beside);
-                        link(&beside)?;
-                        fs::rename(&beside, path)
-                    }
-                    result => result,
-                }
-            }
-            Self::Temporary(file) => file.persist(path).map(drop).map_err(io::Error::from),
-        }
-    }
-}
-
-fn proc_path(file: &File) -> PathBuf {
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     struct Folder(tempfile::TempDir);

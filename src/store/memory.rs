@@ -15,6 +15,7 @@ use crate::image::{Config, Descriptor, Image, Manifest, names};
 pub(crate) struct Memory {
     blobs: Mutex<HashMap<Digest, Vec<u8>>>,
     manifest: Mutex<Option<Digest>>,
+    written: Mutex<u64>,
 }
 
 fn locked<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -66,6 +67,21 @@ impl Memory {
         locked(&self.blobs).insert(*digest, bytes);
     }
 
+    /// Bytes of the blobs that were put and not there before.
+    pub(crate) fn written(&self) -> u64 {
+        *locked(&self.written)
+    }
+
+    /// Loses a blob.
+    pub(crate) fn remove(&self, digest: &Digest) {
+        locked(&self.blobs).remove(digest);
+    }
+
+    /// Forgets which manifest is the image, as if a conversion had been cut off before its tag.
+    pub(crate) fn untag(&self) {
+        *locked(&self.manifest) = None;
+    }
+
     /// Changes the manifest; the new one is right about itself.
     pub(crate) fn edit_manifest(&self, edit: impl FnOnce(&mut serde_json::Value)) {
         let mut manifest = self.image("").expect("an image").manifest.raw;
@@ -101,14 +117,17 @@ impl Blobs for Memory {
         let mut bytes = vec![0; usize::try_from(content.size()).expect("a small blob")];
         content.read_exact_at(&mut bytes, 0).expect("a whole blob");
         assert_eq!((Digest::of(&bytes), bytes.len() as u64), (blob.digest, blob.size), "a right descriptor");
-        locked(&self.blobs).insert(blob.digest, bytes);
+        if locked(&self.blobs).insert(blob.digest, bytes).is_none() {
+            *locked(&self.written) += blob.size;
+        }
         Ok(())
     }
 }
 
 impl Images for Memory {
     fn image(&self, _: &str) -> Result<Image, Error> {
-        let digest = locked(&self.manifest).expect("an image");
+        let none = || Error::NotFound { what: "an image".into(), place: "memory".into(), why: String::new() };
+        let digest = locked(&self.manifest).ok_or_else(none)?;
         let bytes = self.get(&digest)?;
         let descriptor = Descriptor::new(names::MANIFEST, digest, bytes.len() as u64);
         let manifest = Manifest::parse(&bytes, "memory").expect("a manifest");

@@ -1,4 +1,4 @@
-//! Where blobs and images live: a registry, an OCI layout folder.
+//! Where blobs and images live: a registry, an OCI layout folder, an archive of one image.
 //!
 //! The seam is [`Blobs`] for content and [`Images`] for names. Contracts hold for every store: what comes out was checked
 //! against its digest (a short or altered stream is an error at its end, never silently less), `put` is idempotent, and a
@@ -12,6 +12,8 @@ use std::path::PathBuf;
 use crate::digest::Digest;
 use crate::image::{Descriptor, Image, Reference};
 
+pub mod archive;
+mod file;
 pub mod layout;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -54,6 +56,16 @@ pub fn open(reference: &Reference, write: bool) -> Result<Box<dyn Images>, Error
     Ok(match reference {
         Reference::Registry(r) => Box::new(registry::Registry::open(r, write)?),
         Reference::Layout { dir, tag } => Box::new(layout::Layout::open(dir, tag.as_deref(), write)?),
+        Reference::OciArchive { file, tag } if write => Box::new(archive::Writer::create(file, tag.as_deref())?),
+        Reference::OciArchive { file, tag } => Box::new(archive::Archive::oci(file, tag.as_deref())?),
+        Reference::DockerArchive { file, name } if !write => Box::new(archive::Archive::docker(file, name.as_deref())?),
+        Reference::DockerArchive { .. } => {
+            return Err(Error::Unsupported {
+                what: format!("writing to {reference}"),
+                why: "that format cannot carry eStargz layers: write to a registry, oci:DIR:TAG or oci-archive:FILE"
+                    .into(),
+            });
+        }
     })
 }
 

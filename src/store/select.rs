@@ -4,6 +4,7 @@ use std::io::Read;
 
 use serde_json::Value;
 
+use super::layout::REF_NAME;
 use super::{Blobs, Error};
 use crate::digest::Digest;
 use crate::image::manifest::MAX_JSON_BYTES;
@@ -69,6 +70,34 @@ pub(super) fn pick(entries: &[Entry], platform: &str, what: &str) -> Result<Desc
     found.dedup();
     let found = if found.is_empty() { "no image".into() } else { found.join(", ") };
     Err(Error::NoPlatform { what: what.into(), platform: platform.into(), found })
+}
+
+/// The entry of a layout's `index.json` to start from: the one of the tag, or the only one there. `name`: of the layout.
+pub(super) fn tagged(index: &Value, wanted: Option<&str>, platform: &str, name: &str) -> Result<Descriptor, Error> {
+    let all = entries(index, &format!("index.json in {name}"))?;
+    let tag = |e: &Entry| e.descriptor.annotation(REF_NAME).map(ToOwned::to_owned);
+    let mut tags: Vec<_> = all.iter().map(tag).collect();
+    tags.sort();
+    tags.dedup();
+    let listed = || {
+        let named: Vec<_> = tags.iter().flatten().cloned().collect();
+        if named.is_empty() { "none".into() } else { named.join(", ") }
+    };
+    let not_found =
+        |what: &str, why: String| Error::NotFound { what: what.into(), place: name.into(), why: format!(" ({why})") };
+    let chosen: Vec<_> = match wanted {
+        Some(wanted) => all.into_iter().filter(|e| tag(e).as_deref() == Some(wanted)).collect(),
+        None if tags.len() > 1 => {
+            return Err(not_found("the one image", format!("there are several: add one of the tags {}", listed())));
+        }
+        None => all,
+    };
+    match (&chosen[..], wanted) {
+        ([], Some(wanted)) => Err(not_found(&format!("tag {wanted}"), format!("tags there: {}", listed()))),
+        ([], None) => Err(not_found("an image", "the index is empty".into())),
+        ([one], _) => Ok(one.descriptor.clone()),
+        (several, _) => pick(several, platform, name),
+    }
 }
 
 /// Reads a small verified blob.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::stream::Totals;
 use super::{Problem, Say, is_hot, lazy_layers};
 use crate::estargz::Layer;
-use crate::image::{Image, names};
+use crate::image::{Descriptor, Image, names};
 
 /// The image as a whole.
 pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem>) {
@@ -26,8 +26,8 @@ pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem
     }
     let Some(source) = source else { return };
     let (found, want) = (lazy_layers(image), lazy_layers(source));
-    if found.len() != want.len() {
-        say.say("", format!("{} layers without the hot one: expected {}", found.len(), want.len()));
+    if found.len() > want.len() {
+        say.say("", format!("{} layers without the hot one: the source has {}", found.len(), want.len()));
     }
     if let Some(recorded) = image.manifest.raw.get("annotations").and_then(|a| a.get(names::SOURCE)) {
         let want = source.descriptor.digest.to_string();
@@ -35,16 +35,37 @@ pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem
             say.say("", format!("annotation {} is {recorded}: the source is {want}", names::SOURCE));
         }
     }
-    for (i, (found, want)) in found.iter().zip(want).enumerate() {
-        if let Some(recorded) = found.annotation(names::LAYER_SOURCE)
-            && recorded != want.digest.to_string()
-        {
-            let what =
-                format!("annotation {} is {recorded}: the source's layer is {}", names::LAYER_SOURCE, want.digest);
+    for (i, (layer, from)) in found.iter().zip(align(found, want)).enumerate() {
+        let Some(recorded) = layer.annotation(names::LAYER_SOURCE) else { continue };
+        let want = from.map(|j| want[j].digest.to_string());
+        if want.as_deref() != Some(recorded) {
+            let want = want.map_or("the source has no such layer".into(), |d| format!("the source's layer is {d}"));
+            let what = format!("annotation {} is {recorded}: {want}", names::LAYER_SOURCE);
             say.out.push(Problem { layer: Some(i), path: String::new(), what });
         }
     }
     config(&image.config.raw, &source.config.raw, &mut say);
+}
+
+/// For each layer of the converted image its place in the source, by what it says it was made from: the source may have
+/// layers between them that changed nothing. Layers that say something else are taken in their order where both images have
+/// as many, and have no place otherwise.
+pub(super) fn align(found: &[Descriptor], want: &[Descriptor]) -> Vec<Option<usize>> {
+    let mut next = 0;
+    let by_source: Vec<Option<usize>> = found
+        .iter()
+        .map(|layer| {
+            let from = layer.annotation(names::LAYER_SOURCE)?;
+            let at = next + want.iter().skip(next).position(|w| w.digest.to_string() == from)?;
+            next = at + 1;
+            Some(at)
+        })
+        .collect();
+    if by_source.contains(&None) && found.len() == want.len() {
+        (0..found.len()).map(Some).collect()
+    } else {
+        by_source
+    }
 }
 
 /// Everything but the layers is the source's.

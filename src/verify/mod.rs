@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::convert::in_parallel;
 use crate::digest::Digest;
-use crate::estargz::{self, Layer};
+use crate::estargz::{self, Layer, landmark};
 use crate::image::{Descriptor, Image, names};
 use crate::progress::Progress;
 use crate::store::{self, Blobs, Images};
@@ -191,7 +191,7 @@ pub fn verify(
     };
     if converted.iter().all(Option::is_some) {
         let converted: Vec<Content> = converted.into_iter().flatten().collect();
-        compare(&image, source.is_some().then_some(&from), &converted, &mut report);
+        compare(&image, source.as_ref().map(|s| (s, from.as_slice())), &converted, &mut report);
     } else {
         let what = "the root file system is not compared, since a layer cannot be read".into();
         report.problems.push(Problem { layer: None, path: String::new(), what });
@@ -294,7 +294,7 @@ fn converted_layer(dst: &dyn Images, image: &Image, i: usize, progress: &dyn Pro
 }
 
 /// Compares root file systems and layer pairs.
-fn compare(image: &Image, from: Option<&Vec<Content>>, converted: &[Content], report: &mut Report) {
+fn compare(image: &Image, from: Option<(&Image, &[Content])>, converted: &[Content], report: &mut Report) {
     let all = RootFs::of(converted);
     report.paths = all.paths();
     (report.files, report.bytes) = all.totals();
@@ -310,9 +310,18 @@ fn compare(image: &Image, from: Option<&Vec<Content>>, converted: &[Content], re
             push(Some(lazy), path, format!("hot layer over changed lower layers: {what}"));
         });
     }
-    let Some(from) = from else { return };
+    let Some((source, from)) = from else { return };
     all.compare(&RootFs::of(from), &mut push);
-    for (i, (found, want)) in converted[..lazy].iter().zip(from).enumerate() {
+    let pairs = manifest::align(lazy_layers(image), lazy_layers(source));
+    let unknown = pairs.contains(&None);
+    for (j, want) in from.iter().enumerate().filter(|(j, _)| !unknown && !pairs.contains(&Some(*j))) {
+        let again = from.iter().enumerate().any(|(k, other)| k != j && other.totals.diff_id == want.totals.diff_id);
+        if !want.entries.iter().all(|e| landmark::is_ours(&e.path)) && !again {
+            push(None, "", format!("layer {j} of the source is left out: it is neither empty nor there twice"));
+        }
+    }
+    for (i, j) in pairs.into_iter().enumerate().filter_map(|(i, j)| Some((i, j?))) {
+        let (found, want) = (&converted[i], &from[j]);
         let mut say = |path: &str, what: String| push(Some(i), path, what);
         rootfs::compare_whiteouts(found, want, &mut say);
         blob::moved_whiteouts(want, found, &mut say);

@@ -3,9 +3,9 @@
 use std::io::Read;
 
 use super::*;
-use crate::estargz::gzip::Encoder;
+use crate::estargz::gzip::{Decoder, Encoder};
 use crate::estargz::toc::{self, Toc};
-use crate::estargz::{ChunkInfo, Error, Layer, Writer, footer};
+use crate::estargz::{ChunkInfo, Error, Layer, Member, Writer, footer};
 use crate::image::{Descriptor, names};
 use crate::store::{Blobs, Images};
 use crate::tar::Reader;
@@ -87,7 +87,8 @@ pub(super) fn write(items: &[Option<Item>]) -> Result<Vec<u8>, Error> {
         let member = Encoder::new(Level::DEFAULT).member(&raw);
         let digest = Digest::of(&raw);
         let chunk = ChunkInfo { size: raw.len() as u64, digest, compressed: member.len() as u64, place: 0 };
-        writer.file(&entry, digest, &[chunk], |_| Ok((member.clone(), raw.clone())))?;
+        let open = || Member::open(&entry.path, 0, &chunk, member.clone(), &mut Decoder::default());
+        writer.file(&entry, digest, &[chunk], open)?;
     }
     Ok(writer.finish()?.0)
 }

@@ -5,6 +5,8 @@ mod differences;
 mod edit;
 mod images;
 mod random;
+mod reuse;
+mod shape;
 mod toc;
 mod traps;
 
@@ -26,10 +28,16 @@ fn options(layout: Layout) -> convert::Options {
         layout,
         chunk_size: 1000,
         level: Level::DEFAULT,
+        adaptive: true,
+        fitted: layout == Layout::Hot,
+        hot_level: Level::STORED,
         platform: "linux/amd64".into(),
         force_profile: true,
         jobs: NonZeroUsize::new(2).expect("two"),
         temp_dir: std::env::temp_dir(),
+        keep_layers: false,
+        reuse: true,
+        journal: None,
     }
 }
 
