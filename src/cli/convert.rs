@@ -53,8 +53,8 @@ pub(super) struct Args {
     /// [default: fitted with layout hot, uniform otherwise]
     #[arg(long, value_name = "HOW")]
     chunks: Option<Chunks>,
-    /// Compression level of the hot chunks of fitted files, 0 (stored, the cheapest to serve) to 12
-    #[arg(long, value_name = "LEVEL", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=12))]
+    /// Compression level of the hot chunks of fitted files: 0 (stored, least CPU on the node, most bytes) to 12
+    #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=12))]
     hot_level: u8,
     /// Bytes of a chunk, where chunks are uniform or nothing was read
     #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE, value_parser = clap::value_parser!(u64).range(4096..=MAX_CHUNK_SIZE))]
@@ -62,6 +62,9 @@ pub(super) struct Args {
     /// Compressing threads [default: one a core]
     #[arg(long, short)]
     jobs: Option<NonZeroUsize>,
+    /// Bytes of payload on their way through memory [default: four chunks a thread]; the program takes about three times that
+    #[arg(long, value_name = "BYTES")]
+    memory: Option<u64>,
     /// Folder for temporary data: as large as the compressed image
     #[arg(long, value_name = "DIR", env = "TMPDIR", default_value = "/tmp")]
     temp_dir: PathBuf,
@@ -179,6 +182,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         platform: args.platform.clone(),
         force_profile: args.force_profile,
         jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
+        memory: args.memory,
         temp_dir: args.temp_dir.clone(),
         keep_layers: args.keep_layers,
         reuse: !args.no_reuse,

@@ -46,6 +46,9 @@ struct Report {
     prefetch: u64,
     /// Bytes of the hot layer as stored.
     hot: u64,
+    /// What makes the image as a whole wrong.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,9 +98,10 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     let store = store::open(&args.image, false).map_err(|e| super::store_failure(&e, &args.image))?;
     let image = store.image(&args.platform).map_err(|e| super::store_failure(&e, &args.image))?;
     let report = report(&args.image, &*store, &image, args.files)?;
+    let code = if report.problems.is_empty() { 0 } else { 3 };
     if args.json {
         out.json(&report);
-        return Ok(0);
+        return Ok(code);
     }
     out.data(format_args!("{}\n{}\n{}", report.reference, report.digest, report.platform));
     for (key, value) in &report.annotations {
@@ -108,6 +112,9 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         "{} bytes compressed, {} prefetched, {} in the hot layer",
         report.compressed, report.prefetch, report.hot
     ));
+    for problem in &report.problems {
+        out.data(problem);
+    }
     for layer in &report.layers {
         let Some(toc) = &layer.toc else { continue };
         for problem in &toc.problems {
@@ -117,7 +124,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
             out.data(format_args!("{}\t{}\t{}\t{}\t{}", layer.index, l.kind, l.offset, l.size, l.path.escape_debug()));
         }
     }
-    Ok(0)
+    Ok(code)
 }
 
 fn report(reference: &Reference, blobs: &dyn Blobs, image: &Image, files: bool) -> Result<Report, Failure> {
@@ -137,6 +144,13 @@ fn report(reference: &Reference, blobs: &dyn Blobs, image: &Image, files: bool) 
         prefetch: layers.iter().filter_map(|l| l.toc.as_ref()?.prefetch_size).sum(),
         hot: layers.iter().filter(|l| l.kind == "hot").map(|l| l.size).sum(),
         layers,
+        problems: image
+            .stale_hot_layer()
+            .map(|(was, is)| {
+                format!("the hot layer was made over other layers (then {was}, now {is}): it would bring back old files; convert the image again")
+            })
+            .into_iter()
+            .collect(),
     })
 }
 
@@ -270,6 +284,7 @@ mod tests {
             platform: String::new(),
             force_profile: false,
             jobs: std::num::NonZeroUsize::MIN,
+            memory: None,
             temp_dir: std::env::temp_dir(),
             fitted: false,
             hot_level: Level::STORED,
@@ -300,6 +315,20 @@ mod tests {
         assert_eq!(list, [(".no.prefetch.landmark", 1), ("d/", 0), ("d/a", 2500), ("d/empty", 0)]);
         let shown = table(&report.layers).to_string();
         assert!(shown.contains("estargz") && shown.contains("no-prefetch"), "{shown}");
+    }
+
+    #[test]
+    fn a_hot_layer_over_other_layers_is_a_problem() {
+        let tar = archive(&[Item::file("a", "x")]);
+        let store = Memory::of(&[tar.clone(), tar]);
+        let below = crate::image::manifest::stack_digest(&store.image("").expect("an image").config.diff_ids[..1]);
+        for (value, problems) in [(below.to_string(), 0), (Digest::of(b"").to_string(), 1)] {
+            store.edit_manifest(|m| {
+                m["layers"][1]["annotations"] =
+                    serde_json::json!({ names::LAYER_KIND: "hot", names::LAYER_BELOW: value });
+            });
+            assert_eq!(inspect(&store).expect("right").problems.len(), problems);
+        }
     }
 
     #[test]

@@ -45,7 +45,6 @@ pub(super) fn build(
     contents: &[Content],
     options: &Options,
     pool: &Pool,
-    beside: usize,
 ) -> Result<Hot, LayerError> {
     let dir = &options.temp_dir;
     let io = |source| LayerError::Io { doing: format!("writing a temporary file in {}", dir.display()), source };
@@ -57,7 +56,7 @@ pub(super) fn build(
         let (entry, content) = (&indexes[at.layer].entries[at.index], &contents[at.layer]);
         pieces(&entry.path, &content.chunks[at.index], &content.spool)
     });
-    let mut members = ReadBack::new(pool, todo, beside);
+    let mut members = ReadBack::new(pool, todo);
     for at in entries {
         let entry = &indexes[at.layer].entries[at.index];
         tar.write_all(&entry.raw).map_err(io)?;

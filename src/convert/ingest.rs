@@ -5,20 +5,25 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crossbeam_channel::Sender;
+
+use super::commit::{self, Item, Ready};
 use super::pool::Pool;
 use super::spool::Spool;
 use super::{Error, LayerError, Options};
 use crate::digest::{Digest, Hasher, HashingReader};
-use crate::estargz::{ChunkInfo, Level};
+use crate::estargz::{ChunkInfo, Level, Member};
 use crate::image::layer::decompress;
 use crate::image::{Descriptor, Image};
-use crate::plan::{Chunking, LayerIndex};
+use crate::plan::{Chunking, LayerIndex, Layout};
 use crate::progress::Progress;
 use crate::store::Images;
 use crate::tar::{self, Kind};
 
 /// A chunk's buffer begins with at most this size and grows as bytes arrive.
 const READ: usize = 1 << 18;
+/// Entries and chunks that a reader may be ahead of its committer; their payloads are bounded by the pool.
+const QUEUED: usize = 1024;
 
 /// The payloads of a layer.
 pub(super) struct Content {
@@ -28,6 +33,8 @@ pub(super) struct Content {
     pub(super) spool: Arc<Spool>,
     /// Bytes of payload.
     pub(super) uncompressed: u64,
+    /// The finished blob, if all entries stay in their order.
+    pub(super) ready: Option<Ready>,
 }
 
 /// What becomes of the payloads of a layer.
@@ -166,16 +173,49 @@ fn read(
     pool: &Pool,
 ) -> Result<Ingested, LayerError> {
     let spool = Arc::new(Spool::create(&options.temp_dir)?);
-    let (reply, replies) = crossbeam_channel::unbounded();
+    // With prioritized files the order is known only when all layers were read.
+    let straight = matches!(mode, Mode::Compress) && options.layout != Layout::Landmark;
+    let (send, items) = crossbeam_channel::bounded(QUEUED);
+    std::thread::scope(|scope| {
+        let committer = scope.spawn(|| commit::run(items, &spool, options, straight));
+        let read = entries(archive, diff_id, mode, chunking, options, pool, send);
+        let committed = committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        // A committer that failed leaves its reader without anybody to send to: its error is the cause.
+        let (committed, (mut index, uncompressed)) = match (committed, read) {
+            (Err(e), _) | (Ok(_), Err(e)) => return Err(e),
+            (Ok(committed), Ok(read)) => (committed, read),
+        };
+        let commit::Committed { chunks, ready } = committed;
+        if chunks.len() != index.entries.len() {
+            return Err(LayerError::Stopped);
+        }
+        for (digest, chunks) in index.digests.iter_mut().zip(&chunks) {
+            if let [only] = chunks.as_slice() {
+                *digest = Some(only.digest);
+            }
+        }
+        Ok(Ingested { index, content: Content { chunks, spool: Arc::clone(&spool), uncompressed, ready } })
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the end of `items` tells the committer that nothing follows")]
+/// Reads the archive to its end; gives the index and the bytes of payload.
+fn entries(
+    archive: Box<dyn Read + Send + '_>,
+    diff_id: &Digest,
+    mode: &Mode<'_>,
+    chunking: &Chunking,
+    options: &Options,
+    pool: &Pool,
+    items: Sender<Item>,
+) -> Result<(LayerIndex, u64), LayerError> {
+    let send = |item| items.send(item).map_err(|_| LayerError::Stopped);
     let mut index = LayerIndex::default();
-    let mut chunks: Vec<Vec<ChunkInfo>> = Vec::new();
     let mut archive = tar::Reader::new(HashingReader::new(archive));
     let mut uncompressed = 0;
-    let mut sent = 0;
     while let Some(entry) = archive.next()? {
-        let slot = index.entries.len();
         let mut digest = None;
-        let mut mine = 0;
+        send(Item::Entry(Box::new(entry.clone())))?;
         if entry.kind == Kind::File && entry.size > 0 {
             let level = |hot: bool| match mode {
                 Mode::Compress if hot => Some(options.hot_level),
@@ -184,11 +224,13 @@ fn read(
             };
             let mut cuts = chunking.of(&entry).peekable();
             let mut whole = None;
+            let mut first = true;
             while let Some(cut) = cuts.next() {
                 // The only chunk of a file is the file: hashed once.
-                if whole.is_none() && mine == 0 && (cuts.peek().is_some() || level(cut.hot).is_none()) {
+                if std::mem::take(&mut first) && (cuts.peek().is_some() || level(cut.hot).is_none()) {
                     whole = Some(Hasher::default());
                 }
+                let permit = pool.permit(cut.size);
                 // Grown as bytes arrive: the header's word alone must not reserve a whole chunk.
                 let mut raw = Vec::with_capacity(usize::try_from(cut.size).unwrap_or(READ).min(READ));
                 let got = (&mut archive).take(cut.size).read_to_end(&mut raw);
@@ -201,32 +243,26 @@ fn read(
                 }
                 let Some(level) = level(cut.hot) else { continue };
                 let adaptive = options.adaptive && level == options.level;
-                let (place, reply, spool) = ((slot, mine), reply.clone(), Arc::clone(&spool));
+                let (reply, answer) = crossbeam_channel::bounded(1);
                 pool.run(move |tools| {
                     let level = if adaptive { tools.worthwhile(&raw, level) } else { level };
-                    let member = tools.encoder(level).member(&raw);
-                    let info = spool.append(&member).map(|place| ChunkInfo {
-                        size: raw.len() as u64,
-                        digest: Digest::of(&raw),
-                        compressed: member.len() as u64,
-                        place,
-                    });
+                    let bytes = tools.encoder(level).member(&raw);
                     // A layer that failed meanwhile no longer listens.
-                    let _gone = reply.send((place, info));
+                    let _gone = reply.send((Member::made(raw, bytes, &mut tools.decoder), permit));
                 })?;
-                mine += 1;
+                send(Item::Chunk(answer))?;
             }
             digest = whole.map(Hasher::finish);
+            if let Some(digest) = digest {
+                send(Item::Digest(digest))?;
+            }
         } else if entry.kind == Kind::File {
             digest = Some(Digest::of(b""));
         }
-        sent += mine;
         uncompressed += entry.size;
-        chunks.push(Vec::with_capacity(mine));
         index.digests.push(digest);
         index.entries.push(entry);
     }
-    drop(reply);
     // What follows the last entry belongs to the diffID, and the blob's own digest is checked at its end.
     let mut rest = archive.into_inner();
     io::copy(&mut rest, &mut io::sink())
@@ -235,22 +271,5 @@ fn read(
     if found != *diff_id {
         return Err(LayerError::DiffId { found, expected: *diff_id });
     }
-    let mut results: Vec<_> = replies.into_iter().collect();
-    results.sort_by_key(|(slot, _)| *slot);
-    if results.len() != sent {
-        return Err(LayerError::Stopped);
-    }
-    for ((entry, _), info) in results {
-        let info = info.map_err(|source| LayerError::Io {
-            doing: format!("writing a temporary file in {}", options.temp_dir.display()),
-            source,
-        })?;
-        chunks[entry].push(info);
-    }
-    for (digest, chunks) in index.digests.iter_mut().zip(&chunks) {
-        if let [only] = chunks.as_slice() {
-            *digest = Some(only.digest);
-        }
-    }
-    Ok(Ingested { index, content: Content { chunks, spool, uncompressed } })
+    Ok((index, uncompressed))
 }

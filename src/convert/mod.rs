@@ -4,6 +4,7 @@
 //! Memory is bounded by workers and chunk size, temporary disk by the compressed size; spool files have no name, so that
 //! nothing is left whatever ends the process. The tag is written last.
 
+mod commit;
 mod hot;
 mod ingest;
 mod pool;
@@ -23,6 +24,7 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::estargz::{self, Level};
+use crate::image::manifest::stack_digest;
 use crate::image::{self, Descriptor, Image, names};
 use crate::plan::{self, Chunking, LayerIndex, Layout, Match, Order, Plan};
 use crate::profile::Profile;
@@ -58,6 +60,9 @@ pub struct Options {
     pub force_profile: bool,
     /// Compressing threads. Does not change a byte of the output.
     pub jobs: NonZeroUsize,
+    /// Bytes of payload that may be on their way through memory, compressed copies not counted; usually four chunks a
+    /// thread.
+    pub memory: Option<u64>,
     /// Where spool files live.
     pub temp_dir: PathBuf,
     /// Take over what an earlier conversion made, where that does not change a byte.
@@ -259,7 +264,9 @@ pub fn convert(
     let journal = Journal::at(options.journal.clone().filter(|_| options.reuse));
     let candidates = reuse::candidates(dst, old.as_ref(), &journal, &image, options)?;
     let job = Job { src, dst, image: &image, chunking: &chunking, options, journal: &journal, progress };
-    Pool::with(options.jobs, |pool| job.run(pool, profile, candidates, &key))
+    // Four chunks a thread keep it busy.
+    let usual = options.chunk_size.max(plan::HOT_CHUNK).saturating_mul(4 * options.jobs.get() as u64);
+    Pool::with(options.jobs, options.memory.unwrap_or(usual), |pool| job.run(pool, profile, candidates, &key))
 }
 
 /// One conversion.
@@ -312,17 +319,21 @@ impl Job<'_> {
         let planned = self.read(pool, profile, candidates)?;
         let count = planned.indexes.len();
         let with_hot = options.layout == Layout::Hot && !planned.plan.hot.is_empty();
-        let beside = count.min(pool.workers()) + usize::from(with_hot);
         let (stored, hot) = std::thread::scope(|scope| {
-            let hot = with_hot.then(|| scope.spawn(|| self.store_hot(&planned, pool, beside)));
+            let hot = with_hot.then(|| scope.spawn(|| self.store_hot(&planned, pool)));
             let stored = in_parallel(count, pool.workers(), |i| {
-                self.store_layer(&planned, i, pool, beside).map_err(|e| planned.layer_error(i, e))
+                self.store_layer(&planned, i, pool).map_err(|e| planned.layer_error(i, e))
             });
             let hot = hot.map(|h| h.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             (stored, hot)
         });
         let mut layers = stored?;
-        layers.extend(hot.transpose()?);
+        if let Some(mut hot) = hot.transpose()? {
+            let below: Vec<Digest> = layers.iter().map(|l| l.diff_id).collect();
+            hot.descriptor.annotations.push((names::LAYER_BELOW.into(), stack_digest(&below).to_string()));
+            hot.descriptor.annotations.sort();
+            layers.push(hot);
+        }
         let digest = publish::publish(self.dst, &planned.image, &layers, key, options)?;
         Ok(Report {
             digest,
@@ -412,10 +423,9 @@ impl Job<'_> {
     }
 
     /// Writes and stores the hot layer.
-    fn store_hot(&self, planned: &Planned, pool: &Pool, beside: usize) -> Result<publish::NewLayer, Error> {
+    fn store_hot(&self, planned: &Planned, pool: &Pool) -> Result<publish::NewLayer, Error> {
         let Planned { indexes, contents, plan, .. } = planned;
-        let hot = hot::build(&plan.hot, indexes, contents, self.options, pool, beside)
-            .map_err(|e| Error::Hot(Box::new(e)))?;
+        let hot = hot::build(&plan.hot, indexes, contents, self.options, pool).map_err(|e| Error::Hot(Box::new(e)))?;
         let task = self.progress.start("storing the hot layer", hot.descriptor.size);
         self.dst.put(&hot.descriptor, &hot.blob)?;
         self.progress.advance(task, hot.descriptor.size);
@@ -424,13 +434,7 @@ impl Job<'_> {
     }
 
     /// Orders, reads back and stores an eStargz layer, or takes over the one that is there.
-    fn store_layer(
-        &self,
-        planned: &Planned,
-        i: usize,
-        pool: &Pool,
-        beside: usize,
-    ) -> Result<publish::NewLayer, LayerError> {
+    fn store_layer(&self, planned: &Planned, i: usize, pool: &Pool) -> Result<publish::NewLayer, LayerError> {
         let source = &planned.image.manifest.layers[i];
         let (index, content, order) = (&planned.indexes[i], &planned.contents[i], &planned.orders[i]);
         if let Some(known) = &planned.known[i] {
@@ -442,8 +446,18 @@ impl Job<'_> {
             return Ok(publish::NewLayer { descriptor, diff_id: known.diff_id, report });
         }
         let task = self.progress.start(&format!("storing layer {i}"), content.uncompressed);
-        let (blob, summary) =
-            spool::assemble(index, content, order, self.options, pool, beside, |n| self.progress.advance(task, n))?;
+        let in_order = |r: &&commit::Ready| {
+            r.entries == index.entries.len() && order.front.is_empty() && order.rest.iter().copied().eq(0..r.entries)
+        };
+        let (blob, summary) = match content.ready.as_ref().filter(in_order) {
+            Some(ready) => {
+                self.progress.advance(task, content.uncompressed);
+                (ready.blob(&content.spool), ready.summary.clone())
+            }
+            None => spool::assemble(index, content, order, self.options, pool, |n| {
+                self.progress.advance(task, n);
+            })?,
+        };
         let mut descriptor = Descriptor::new(names::LAYER_GZIP, summary.digest, summary.size);
         descriptor.annotations = source.annotations.iter().filter(|(key, _)| !is_replaced(key)).cloned().collect();
         let mut annotate = |key: &str, value: String| descriptor.annotations.push((key.into(), value));

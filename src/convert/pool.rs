@@ -2,8 +2,9 @@
 //! and with it the memory: what is queued or in flight is a few chunks a thread.
 
 use std::collections::VecDeque;
+use std::iter::Peekable;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -22,7 +23,7 @@ const WORTH: usize = 15;
 /// What each thread keeps, because it is costly to create.
 pub(super) struct Tools {
     encoders: Vec<(Level, Encoder)>,
-    decoder: Decoder,
+    pub(super) decoder: Decoder,
 }
 
 impl Tools {
@@ -51,15 +52,39 @@ impl Tools {
 
 type Job = Box<dyn FnOnce(&mut Tools) + Send>;
 
+/// Bytes of payload that may be in memory between a reader and the end of their way.
+#[derive(Default)]
+struct Budget {
+    used: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// A part of the budget, given back when it is dropped.
+pub(super) struct Permit {
+    budget: Arc<Budget>,
+    bytes: u64,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *self.budget.used.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        self.budget.freed.notify_all();
+    }
+}
+
 /// The way into the pool.
 pub(super) struct Pool {
     jobs: Sender<Job>,
     workers: usize,
+    budget: Arc<Budget>,
+    most: u64,
 }
 
 impl Pool {
     /// Runs `work` with a pool of that many threads, which end with it.
-    pub(super) fn with<T>(workers: NonZeroUsize, work: impl FnOnce(&Self) -> T) -> T {
+    ///
+    /// `memory`: bytes of payload that may be on their way; at least one chunk always is.
+    pub(super) fn with<T>(workers: NonZeroUsize, memory: u64, work: impl FnOnce(&Self) -> T) -> T {
         let workers = workers.get();
         let (send, receive) = bounded::<Job>(workers * 2);
         std::thread::scope(|scope| {
@@ -71,13 +96,34 @@ impl Pool {
                 });
             }
             drop(receive);
-            work(&Self { jobs: send, workers })
+            work(&Self { jobs: send, workers, budget: Arc::default(), most: memory })
         })
     }
 
     /// Number of threads.
     pub(super) fn workers(&self) -> usize {
         self.workers
+    }
+
+    /// Waits until so many bytes more may be in memory. Whoever holds a permit must come to an end without asking for another
+    /// one.
+    pub(super) fn permit(&self, bytes: u64) -> Permit {
+        let mut used = self.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
+        while *used > 0 && *used + bytes > self.most {
+            used = self.budget.freed.wait(used).unwrap_or_else(PoisonError::into_inner);
+        }
+        *used += bytes;
+        Permit { budget: Arc::clone(&self.budget), bytes }
+    }
+
+    /// The same without waiting.
+    fn try_permit(&self, bytes: u64) -> Option<Permit> {
+        let mut used = self.budget.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if *used > 0 && *used + bytes > self.most {
+            return None;
+        }
+        *used += bytes;
+        Some(Permit { budget: Arc::clone(&self.budget), bytes })
     }
 
     /// Queues a job; waits while the queue is full. Jobs wait for nothing themselves.
@@ -113,25 +159,27 @@ pub(super) fn pieces<'a>(
 }
 
 /// Reads members back in a given order, decompressed and checked by the pool ahead of the one who asks.
-pub(super) struct ReadBack<'a, I> {
+pub(super) struct ReadBack<'a, I: Iterator<Item = Piece<'a>>> {
     pool: &'a Pool,
-    todo: I,
-    flying: VecDeque<Receiver<Result<Member, estargz::Error>>>,
-    window: usize,
+    todo: Peekable<I>,
+    flying: VecDeque<Receiver<(Result<Member, estargz::Error>, Permit)>>,
 }
 
 impl<'a, I: Iterator<Item = Piece<'a>>> ReadBack<'a, I> {
-    /// `beside`: how many of these are at work at a time; they share the memory.
-    pub(super) fn new(pool: &'a Pool, todo: I, beside: usize) -> Self {
-        let window = (pool.workers() * 2 / beside.max(1)).max(2);
-        Self { pool, todo, flying: VecDeque::with_capacity(window), window }
+    pub(super) fn new(pool: &'a Pool, todo: I) -> Self {
+        Self { pool, todo: todo.peekable(), flying: VecDeque::new() }
     }
 
     /// The next member.
     pub(super) fn next(&mut self) -> Result<Member, LayerError> {
-        while self.flying.len() < self.window
-            && let Some(Piece { path, offset, info, spool }) = self.todo.next()
+        while self.flying.len() < 2 * self.pool.workers
+            && let Some(size) = self.todo.peek().map(|piece| piece.info.size)
         {
+            // Others that read back have permits too: who holds some may not wait for more.
+            let permit = if self.flying.is_empty() { Some(self.pool.permit(size)) } else { self.pool.try_permit(size) };
+            let Some(permit) = permit else { break };
+            let Some(piece) = self.todo.next() else { break };
+            let Piece { path, offset, info, spool } = piece;
             let (reply, answer) = bounded(1);
             let (path, spool) = (path.to_string(), Arc::clone(spool));
             self.pool.run(move |tools| {
@@ -139,13 +187,15 @@ impl<'a, I: Iterator<Item = Piece<'a>>> ReadBack<'a, I> {
                     doing: format!("reading {path:?} back from the temporary file"),
                     source,
                 });
+                let member = member.and_then(|m| Member::open(&path, offset, &info, m, &mut tools.decoder));
                 // One who failed meanwhile no longer listens.
-                let _gone = reply.send(member.and_then(|m| Member::open(&path, offset, &info, m, &mut tools.decoder)));
+                let _gone = reply.send((member, permit));
             })?;
             self.flying.push_back(answer);
         }
         let next = self.flying.pop_front().ok_or(LayerError::Stopped)?;
-        Ok(next.recv().map_err(|_| LayerError::Stopped)??)
+        let (member, _permit) = next.recv().map_err(|_| LayerError::Stopped)?;
+        Ok(member?)
     }
 }
 

@@ -102,6 +102,10 @@ pub(super) fn publish(
     let annotations = &mut manifest["annotations"];
     annotations[names::ENCODER] = json!(encoder(options));
     annotations[names::KEY] = json!(key);
+    // What the image says of its own base stays.
+    if annotations.get(names::BASE_DIGEST).is_none() {
+        annotations[names::BASE_DIGEST] = json!(image.descriptor.digest.to_string());
+    }
     annotations[names::LAYOUT] = json!(options.layout.to_string());
     annotations[names::SOURCE] = json!(image.descriptor.digest.to_string());
     Ok(dst.put_manifest(names::MANIFEST, manifest.to_string().as_bytes())?)

@@ -44,12 +44,28 @@ impl Spool {
     }
 }
 
+/// Appends a blob to a spool as it comes.
+pub(super) struct Straight(pub(super) Arc<Spool>);
+
+impl Members for Straight {
+    fn put(&mut self, member: &[u8], _: Option<u64>) -> io::Result<()> {
+        self.0.append(member).map(drop)
+    }
+}
+
 /// A blob whose bytes lie in pieces in a spool.
 pub(super) struct Blob {
     spool: Arc<Spool>,
     /// (offset in the blob, place in the spool), ascending.
     pieces: Vec<(u64, u64)>,
     size: u64,
+}
+
+impl Blob {
+    /// A blob that a spool begins with.
+    pub(super) fn whole(spool: &Arc<Spool>, size: u64) -> Self {
+        Self { spool: Arc::clone(spool), pieces: vec![(0, 0)], size }
+    }
 }
 
 impl Members for Blob {
@@ -88,21 +104,20 @@ impl ReadAt for Blob {
     }
 }
 
-/// Puts a layer into its final order. Every member is read back and checked on the way. `beside`: layers at work at a time.
+/// Puts a layer into its final order. Every member is read back and checked on the way.
 pub(super) fn assemble(
     index: &LayerIndex,
     content: &Content,
     order: &Order,
     options: &Options,
     pool: &Pool,
-    beside: usize,
     mut advance: impl FnMut(u64),
 ) -> Result<(Blob, Summary), LayerError> {
     let blob = Blob { spool: Arc::clone(&content.spool), pieces: Vec::new(), size: 0 };
     let mut writer = Writer::create(options.level, blob);
     let all = order.front.iter().chain(&order.rest);
     let todo = all.flat_map(|&i| pieces(&index.entries[i].path, &content.chunks[i], &content.spool));
-    let mut members = ReadBack::new(pool, todo, beside);
+    let mut members = ReadBack::new(pool, todo);
     let mut add = |writer: &mut Writer<Blob>, i: usize| -> Result<(), LayerError> {
         let entry = &index.entries[i];
         match index.digests[i] {

@@ -65,11 +65,14 @@ impl Encoder {
 }
 
 /// Opens members of known size.
-pub struct Decoder(Decompressor);
+pub struct Decoder {
+    inner: Decompressor,
+    scratch: Vec<u8>,
+}
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self(Decompressor::new())
+        Self { inner: Decompressor::new(), scratch: Vec::new() }
     }
 }
 
@@ -77,12 +80,28 @@ impl Decoder {
     /// Decompresses the member at the start of `member`, which must hold exactly `size` bytes.
     pub fn open(&mut self, member: &[u8], size: usize) -> Result<Vec<u8>, String> {
         let mut raw = vec![0; size];
-        let n =
-            self.0.gzip_decompress(member, &mut raw).map_err(|e| format!("gzip member does not decompress ({e})"))?;
-        if n != size {
-            return Err(format!("gzip member holds {n} bytes: expected {size}"));
-        }
+        self.fill(member, &mut raw)?;
         Ok(raw)
+    }
+
+    /// Whether a member holds exactly these bytes.
+    pub fn holds(&mut self, member: &[u8], raw: &[u8]) -> Result<(), String> {
+        let mut scratch = std::mem::take(&mut self.scratch);
+        scratch.resize(raw.len(), 0);
+        let filled = self.fill(member, &mut scratch);
+        let same = scratch == raw;
+        self.scratch = scratch;
+        filled?;
+        if same { Ok(()) } else { Err("gzip member holds other bytes than those it was made of".into()) }
+    }
+
+    fn fill(&mut self, member: &[u8], raw: &mut [u8]) -> Result<(), String> {
+        let n =
+            self.inner.gzip_decompress(member, raw).map_err(|e| format!("gzip member does not decompress ({e})"))?;
+        if n != raw.len() {
+            return Err(format!("gzip member holds {n} bytes: expected {}", raw.len()));
+        }
+        Ok(())
     }
 }
 
@@ -111,7 +130,12 @@ mod tests {
         assert!(Decoder::default().open(&member, 19).is_err());
         assert!(Decoder::default().open(&member, 21).is_err());
         let last = member.len() - 6;
+        let mut decoder = Decoder::default();
+        decoder.holds(&member, b"some text, some text").expect("what it was made of");
+        decoder.holds(&member, b"some text, some next").expect_err("another text");
+        decoder.holds(&member, b"some text").expect_err("a part of it");
+        decoder.holds(&member, b"some text, some text").expect("once more");
         member[last] ^= 1;
-        assert!(Decoder::default().open(&member, 20).is_err());
+        assert!(decoder.open(&member, 20).is_err());
     }
 }

@@ -63,6 +63,23 @@ impl Member {
         Ok(Self { bytes, raw, digest })
     }
 
+    /// A member that was just made of `raw`: decompressed and compared.
+    pub fn made(raw: Vec<u8>, bytes: Vec<u8>, decoder: &mut gzip::Decoder) -> Result<Self, String> {
+        decoder.holds(&bytes, &raw)?;
+        let digest = Digest::of(&raw);
+        Ok(Self { bytes, raw, digest })
+    }
+
+    /// The member's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Digest of the payload.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
     /// The payload.
     pub fn raw(&self) -> &[u8] {
         &self.raw
@@ -100,6 +117,19 @@ pub struct Writer<M> {
     names: HashSet<String>,
     prefetch_size: Option<u64>,
     landmark: bool,
+    /// The file that was begun.
+    open: Option<Open>,
+}
+
+/// A file whose chunks are coming.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    /// Its TOC entry.
+    at: usize,
+    /// Bytes that it has.
+    size: u64,
+    /// Bytes that came.
+    offset: u64,
 }
 
 impl<M: Members> Writer<M> {
@@ -117,6 +147,7 @@ impl<M: Members> Writer<M> {
             names: HashSet::new(),
             prefetch_size: None,
             landmark: false,
+            open: None,
         }
     }
 
@@ -180,38 +211,76 @@ impl<M: Members> Writer<M> {
         chunks: &[ChunkInfo],
         mut next: impl FnMut() -> Result<Member, E>,
     ) -> Result<(), E> {
-        self.name(entry)?;
-        if chunks.iter().map(|c| c.size).sum::<u64>() != entry.size {
-            let why = format!("the chunks do not add up to {} bytes", entry.size);
-            return Err(Error::Chunk { path: entry.path.clone(), offset: 0, why }.into());
-        }
-        self.pending.extend_from_slice(&entry.raw);
-        self.flush()?;
+        self.begin(entry)?;
         let mut offset = 0;
-        for (i, chunk) in chunks.iter().enumerate() {
+        for chunk in chunks {
             let member = next()?;
             if member.raw.len() as u64 != chunk.size || member.digest != chunk.digest {
                 let why = format!("the member given for it is that of {}: expected {}", member.digest, chunk.digest);
                 return Err(Error::Chunk { path: entry.path.clone(), offset, why }.into());
             }
-            let mut toc = if i == 0 {
-                TocEntry { digest: Some(digest), ..TocEntry::of(entry) }
-            } else {
-                let name = self.entries.last().map(|e| e.name.clone()).unwrap_or_default();
-                TocEntry { name, kind: "chunk".into(), ..TocEntry::default() }
-            };
+            self.chunk(&member, Some(chunk.place))?;
+            offset += chunk.size;
+        }
+        Ok(self.end(digest)?)
+    }
+
+    /// Begins a file with payload; its chunks and [`Writer::end`] follow.
+    pub fn begin(&mut self, entry: &Entry) -> Result<(), Error> {
+        debug_assert!(entry.size > 0, "a file without payload goes through entry()");
+        self.name(entry)?;
+        self.pending.extend_from_slice(&entry.raw);
+        self.flush()?;
+        self.open = Some(Open { at: self.entries.len(), size: entry.size, offset: 0 });
+        self.entries.push(TocEntry::of(entry));
+        Ok(())
+    }
+
+    /// Adds the next chunk of the file that was begun. `place`: where its member lies already, if it does.
+    pub fn chunk(&mut self, member: &Member, place: Option<u64>) -> Result<(), Error> {
+        let Some(Open { at, size, offset }) = self.open else {
+            return Err(Error::Toc { why: "a chunk outside a file".into() });
+        };
+        let name = self.entries[at].name.clone();
+        let length = member.raw.len() as u64;
+        let end = offset + length;
+        if end > size || length == 0 {
+            let why = format!("a chunk of {length} bytes in a file of {size}");
+            return Err(Error::Chunk { path: name, offset, why });
+        }
+        if offset > 0 {
+            self.entries.push(TocEntry { name, kind: "chunk".into(), ..TocEntry::default() });
+        }
+        if let Some(toc) = self.entries.last_mut() {
             toc.offset = self.at;
             toc.chunk_offset = offset;
             // The last chunk may leave its size out, and a file of one chunk does, as the reference writer has it.
-            toc.chunk_size = if i + 1 == chunks.len() { 0 } else { chunk.size };
-            toc.chunk_digest = Some(chunk.digest);
-            self.entries.push(toc);
-            self.put(&member.bytes, Some(chunk.place))?;
-            self.hash(&member.raw);
-            offset += chunk.size;
+            toc.chunk_size = if end == size { 0 } else { length };
+            toc.chunk_digest = Some(member.digest);
         }
-        self.pending.resize(padding(entry.size), 0);
+        self.put(&member.bytes, place)?;
+        self.hash(&member.raw);
+        self.open = Some(Open { at, size, offset: end });
         Ok(())
+    }
+
+    /// Ends the file. `digest`: of its whole content.
+    pub fn end(&mut self, digest: Digest) -> Result<(), Error> {
+        let Some(Open { at, size, offset }) = self.open.take() else {
+            return Err(Error::Toc { why: "the end of no file".into() });
+        };
+        if offset != size {
+            let why = format!("the chunks do not add up to {size} bytes");
+            return Err(Error::Chunk { path: self.entries[at].name.clone(), offset, why });
+        }
+        self.entries[at].digest = Some(digest);
+        self.pending.resize(padding(size), 0);
+        Ok(())
+    }
+
+    /// Bytes of the blob so far; behind [`Writer::begin`], where the first chunk will be.
+    pub fn position(&self) -> u64 {
+        self.at
     }
 
     /// Puts the landmark here: behind the prioritized entries, or (`prefetch` false) as the very first entry.

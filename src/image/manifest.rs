@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Error, names};
-use crate::digest::Digest;
+use crate::digest::{Digest, Hasher};
 
 /// JSON documents above this size are refused before they are read: registries accept manifests of at least 4 MiB (OCI
 /// distribution spec), nobody writes larger ones.
@@ -156,6 +156,15 @@ impl Config {
     }
 }
 
+/// One digest for a stack of layers.
+pub fn stack_digest(diff_ids: &[Digest]) -> Digest {
+    let mut hasher = Hasher::default();
+    for id in diff_ids {
+        hasher.update(id.to_string().as_bytes());
+    }
+    hasher.finish()
+}
+
 /// One image of one platform, as found in a store: manifest and config, both verified against their digests.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -168,6 +177,15 @@ pub struct Image {
 }
 
 impl Image {
+    /// Whether the layer on top is a hot layer that says it was made over other layers than those below it, as after a
+    /// rebase: its copies would bring back old files. Gives what it says and what is there.
+    pub fn stale_hot_layer(&self) -> Option<(String, Digest)> {
+        let (top, below) = (self.manifest.layers.last()?, self.config.diff_ids.split_last()?.1);
+        let recorded = top.annotation(names::LAYER_BELOW)?;
+        let found = stack_digest(below);
+        (recorded != found.to_string()).then(|| (recorded.to_owned(), found))
+    }
+
     /// Puts manifest and config together and checks that they speak of the same number of layers.
     pub fn new(descriptor: Descriptor, manifest: Manifest, config: Config, what: &str) -> Result<Self, Error> {
         if manifest.layers.len() != config.diff_ids.len() {

@@ -51,10 +51,14 @@ pub mod names {
     pub const LAYER_KIND: &str = "dev.esgz.layer.kind";
     /// Layer annotation of ours: digest of the layer it was made from.
     pub const LAYER_SOURCE: &str = "dev.esgz.layer.source";
+    /// Layer annotation of ours, on a hot layer: digest over the diffIDs of the layers whose copies it holds.
+    pub const LAYER_BELOW: &str = "dev.esgz.layer.below";
     /// Layer annotation of ours: digest over everything that decides the layer's bytes.
     pub const LAYER_KEY: &str = "dev.esgz.layer.key";
     /// Manifest annotation of ours: digest over everything that decides the image.
     pub const KEY: &str = "dev.esgz.key";
+    /// Manifest annotation: digest of the image that this one was made from (OCI image spec, "Pre-Defined Annotation Keys").
+    pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
     /// Manifest annotation of ours: encoder name, version and options that decide the bytes.
     pub const ENCODER: &str = "dev.esgz.encoder";
     /// Manifest annotation of ours: the layout chosen.

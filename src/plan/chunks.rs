@@ -1,8 +1,8 @@
 //! Fitted chunks: boundaries that follow what a start really reads of a large file.
 //!
 //! With chunks of one size a hot range drags its cold neighbours along: 880 MB were inflated for 330 MB served in a vLLM start
-//! with chunks of 4 MiB. Hot ranges therefore get chunks of their own, stored rather than deflated, since inflating was half
-//! of the snapshotter's CPU; cold spans keep large chunks. Figures: `field/cold-start-experiments.md`, lessons 3 to 5.
+//! with chunks of 4 MiB. Hot ranges therefore get chunks of their own; cold spans keep large ones. Figures:
+//! `field/cold-start-experiments.md`, lessons 3 to 5, and `docs/bench-vllm.md`.
 
 use std::collections::HashMap;
 use std::ops::Range;

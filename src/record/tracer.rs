@@ -51,6 +51,10 @@ const FILEMAP: [(&str, u8); 3] = [
     ("filemap/mm_filemap_fault", MMAP),
     ("filemap/mm_filemap_map_pages", MMAP),
 ];
+/// Most bytes of all rings together, but for [`SMALL_RING`] each.
+const RINGS: usize = 512 << 20;
+/// What a ring has in any case.
+const SMALL_RING: usize = 1 << 20;
 const PAGE_CACHE: &str = "filemap/mm_filemap_add_to_page_cache";
 
 impl Tracer {
@@ -118,13 +122,11 @@ impl Tracer {
     /// each ring; it is halved until the kernel grants it. Gives the granted size, too.
     pub(super) fn open(&self, pid: i32, bytes: usize) -> Result<(Vec<Ring>, usize), Error> {
         let ids: Vec<u64> = self.layouts.iter().map(|l| l.id).collect();
-        let mut bytes = bytes;
+        let cpus = cpus()?;
+        // A node of many CPUs shares out what it has; rings are locked memory.
+        let mut bytes = bytes.min((RINGS / cpus.len().max(1)).max(SMALL_RING));
         loop {
-            match cpus()?
-                .into_iter()
-                .map(|cpu| Ring::open(pid, cpu, &ids, pid != 0, bytes))
-                .collect::<io::Result<Vec<_>>>()
-            {
+            match cpus.iter().map(|&cpu| Ring::open(pid, cpu, &ids, pid != 0, bytes)).collect::<io::Result<Vec<_>>>() {
                 Ok(rings) => return Ok((rings, bytes)),
                 // EPERM: above the locked memory we may have; ENOMEM: above what there is. Other refusals do not depend on the size.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOMEM)) && bytes > 64 << 10 => {

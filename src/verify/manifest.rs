@@ -24,6 +24,9 @@ pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem
             say.say("", format!("layer {i} of {} is a hot layer: expected it on top, at most once", layers.len()));
         }
     }
+    if let Some((recorded, found)) = image.stale_hot_layer() {
+        say.say("", format!("the hot layer was made over other layers: they were {recorded}, and are {found}"));
+    }
     let Some(source) = source else { return };
     let (found, want) = (lazy_layers(image), lazy_layers(source));
     if found.len() > want.len() {

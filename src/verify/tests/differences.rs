@@ -27,6 +27,8 @@ fn a_hot_layer_over_changed_lower_layers_is_found() {
         let report = check(None, &dst);
         assert!(said(&report, "hot layer over changed lower layers: "), "{:#?}", report.problems);
         assert!(said(&report, what), "{what}: {:#?}", report.problems);
+        // Seen without reading a layer, too.
+        assert!(said(&report, "made over other layers"), "{:#?}", report.problems);
     }
 }
 
