@@ -261,8 +261,12 @@ pub fn convert(
         Some(profile) => Chunking::fitted(profile, options.chunk_size),
         None => Chunking::uniform(options.chunk_size),
     };
-    let journal = Journal::at(options.journal.clone().filter(|_| options.reuse));
-    let candidates = reuse::candidates(dst, old.as_ref(), &journal, &image, options)?;
+    let journal = Journal::at(options.journal.clone());
+    let candidates = if options.reuse {
+        reuse::candidates(dst, old.as_ref(), &journal, &image, options)?
+    } else {
+        vec![None; image.manifest.layers.len()]
+    };
     let job = Job { src, dst, image: &image, chunking: &chunking, options, journal: &journal, progress };
     // Four chunks a thread keep it busy.
     let usual = options.chunk_size.max(plan::HOT_CHUNK).saturating_mul(4 * options.jobs.get() as u64);
