@@ -52,6 +52,7 @@ pub(super) fn image_key(image: &Image, profile: Option<&Profile>, options: &Opti
     field(image.descriptor.digest.to_string().as_bytes());
     field(publish::encoder(options).as_bytes());
     field(options.layout.to_string().as_bytes());
+    field(&[u8::from(options.keep_layers)]);
     for file in profile.iter().flat_map(|p| &p.files).filter(|f| f.origin == Origin::Image) {
         // Strings and numbers: nothing that JSON cannot hold.
         field(&serde_json::to_vec(file).unwrap_or_default());

@@ -94,6 +94,15 @@ fn other_options_reuse_nothing() {
 }
 
 #[test]
+fn leaving_layers_in_is_another_image() {
+    let (src, dst) = (image(&[&base(), &[], &top(1)]), Memory::default());
+    run(&src, &dst, Layout::Plain, &[], &options(Layout::Plain));
+    let keep = convert::Options { keep_layers: true, ..options(Layout::Plain) };
+    let report = run(&src, &dst, Layout::Plain, &[], &keep);
+    assert_eq!((report.unchanged, reused(&report)), (false, vec![true, false, true]));
+}
+
+#[test]
 fn a_file_that_only_a_hard_link_of_the_profile_leads_to_is_read_again() {
     // The profile names the link only; the content of the reused layer was not kept under that name.
     let base = [Item::dir("d"), Item::file("d/a", bytes(3000, 1)), Item::hardlink("d/z", "d/a")];
