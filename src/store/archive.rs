@@ -598,6 +598,32 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn damage_anywhere_is_an_error_or_harmless(
+            cut in 0_usize..12_000, at in 0_usize..12_000, value in proptest::prelude::any::<u8>(),
+        ) {
+            let dir = tempfile::tempdir().expect("a folder");
+            let layer = archive(&[Item::file("a", bytes())]);
+            let path = docker(dir.path(), &layer, &["x:y"]);
+            let mut damaged = fs::read(&path).expect("there");
+            let length = damaged.len();
+            damaged[at % length] = value;
+            damaged.truncate(cut.max(length / 2));
+            fs::write(&path, &damaged).expect("written");
+            if let Ok(store) = Archive::docker(&path, None)
+                && let Ok(image) = store.image("linux/amd64")
+            {
+                for there in &image.manifest.layers {
+                    if let Ok(read) = read(&store, there) {
+                        proptest::prop_assert_eq!(Digest::of(&read), there.digest);
+                    }
+                }
+            }
+            let _ = Archive::oci(&path, None);
+        }
+    }
+
     fn bytes() -> Vec<u8> {
         b"somebytes of a file that is not read whole by anybody".repeat(100)
     }
