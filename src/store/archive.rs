@@ -12,13 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::file::{Unnamed, failed};
+use super::file::{Unnamed, copy, failed};
 use super::layout::REF_NAME;
 use super::select::{self, Document};
 use super::verified::Verified;
 use super::{Blobs, Error, Images, ReadAt};
 use crate::digest::{Digest, Hasher};
-use crate::image::manifest::MAX_JSON_BYTES;
 use crate::image::{Descriptor, Image, names};
 use crate::tar::{END, padding, regular_header};
 
@@ -340,24 +339,8 @@ impl Writer {
         let mut file = io::BufWriter::with_capacity(64 << 10, file);
         let io = |e| failed(e, "writing", &self.path, blob.size);
         file.write_all(&regular_header(path, blob.size, 0)).map_err(io)?;
-        let mut hasher = Hasher::default();
-        let mut buf = vec![0; usize::try_from(blob.size).unwrap_or(PIECE).min(PIECE)];
-        let mut offset = 0;
-        while offset < blob.size {
-            let n = usize::try_from(blob.size - offset).unwrap_or(PIECE).min(PIECE);
-            content.read_exact_at(&mut buf[..n], offset).map_err(|e| Error::from_io(e, path))?;
-            hasher.update(&buf[..n]);
-            file.write_all(&buf[..n]).map_err(io)?;
-            offset += n as u64;
-        }
-        file.write_all(&vec![0; padding(blob.size)]).map_err(io)?;
-        file.flush().map_err(io)?;
-        let found = hasher.finish();
-        if found != blob.digest {
-            let (expected, found) = (blob.digest.to_string(), found.to_string());
-            return Err(Error::Corrupt { what: format!("blob {} for {}", blob.digest, self.name), expected, found });
-        }
-        Ok(())
+        copy(content, blob, &mut file, &self.path, &format!("blob {} for {}", blob.digest, self.name))?;
+        file.write_all(&vec![0; padding(blob.size)]).and_then(|()| file.flush()).map_err(io)
     }
 
     fn json(&self, state: &State, path: &str, value: &Value) -> Result<(), Error> {
@@ -380,10 +363,6 @@ impl Blobs for Writer {
     }
 
     fn put(&self, blob: &Descriptor, content: &dyn ReadAt) -> Result<(), Error> {
-        if content.size() != blob.size {
-            let (expected, found) = (format!("{} bytes", blob.size), format!("{} bytes", content.size()));
-            return Err(Error::Corrupt { what: format!("blob {} for {}", blob.digest, self.name), expected, found });
-        }
         let mut state = self.locked();
         if !state.there.contains(&blob.digest) {
             // A member that was cut short spoils the archive: it gets no name then.
@@ -413,9 +392,7 @@ impl Images for Writer {
     }
 
     fn put_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
-        if bytes.len() as u64 > MAX_JSON_BYTES {
-            select::check_json_size(bytes.len() as u64, || self.name.clone())?;
-        }
+        select::check_json_size(bytes.len() as u64, || self.name.clone())?;
         for blob in select::referred(bytes, &format!("the manifest for {}", self.name))? {
             if !self.has(&blob.digest)? {
                 return Err(self.unread(&blob.digest));

@@ -1,12 +1,17 @@
 //! Files that appear when they are complete.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::{Error, ReadAt};
+use crate::digest::Hasher;
+use crate::image::Descriptor;
+
+/// Piece in which content is hashed and written.
+const PIECE: usize = 1 << 20;
 
 /// An error of the file system, no space told apart. `needed`: bytes of what was being written.
 pub(super) fn failed(source: io::Error, doing: &str, path: &Path, needed: u64) -> Error {
@@ -14,6 +19,34 @@ pub(super) fn failed(source: io::Error, doing: &str, path: &Path, needed: u64) -
         return Error::Full { path: path.into(), needed, source };
     }
     Error::Io { what: format!("{doing} {}", path.display()), source }
+}
+
+/// Copies a blob's content into a file, which is called `path` in errors; an error if it is not what the descriptor says.
+/// `what` names the blob.
+pub(super) fn copy(
+    content: &dyn ReadAt,
+    blob: &Descriptor,
+    mut out: impl Write,
+    path: &Path,
+    what: &str,
+) -> Result<(), Error> {
+    let corrupt = |expected: String, found: String| Error::Corrupt { what: what.into(), expected, found };
+    if content.size() != blob.size {
+        return Err(corrupt(format!("{} bytes", blob.size), format!("{} bytes", content.size())));
+    }
+    let mut hasher = Hasher::default();
+    let mut buf = vec![0; usize::try_from(blob.size).unwrap_or(PIECE).min(PIECE)];
+    let mut offset = 0;
+    while offset < blob.size {
+        let n = usize::try_from(blob.size - offset).unwrap_or(PIECE).min(PIECE);
+        let piece = &mut buf[..n];
+        content.read_exact_at(piece, offset).map_err(|e| Error::from_io(e, what))?;
+        hasher.update(piece);
+        out.write_all(piece).map_err(|e| failed(e, "writing", path, blob.size))?;
+        offset += n as u64;
+    }
+    let found = hasher.finish();
+    if found == blob.digest { Ok(()) } else { Err(corrupt(blob.digest.to_string(), found.to_string())) }
 }
 
 /// A dotted temporary file with the mode of a lasting one.

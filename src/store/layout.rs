@@ -9,19 +9,17 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::file::{Unnamed, failed, temporary};
+use super::file::{Unnamed, copy, failed, temporary};
 use super::select::{self, Document};
 use super::verified::Verified;
 use super::{Blobs, Error, FileAt, Images, ReadAt};
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
 use crate::image::manifest::MAX_JSON_BYTES;
 use crate::image::{Descriptor, Image, names};
 
 /// Annotation of an `index.json` entry: the tag.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const VERSION: &str = "1.0.0";
-/// Piece in which content is hashed and written.
-const PIECE: usize = 1 << 20;
 
 /// An image layout folder, and in it one image by its tag.
 #[derive(Debug)]
@@ -184,29 +182,9 @@ impl Blobs for Layout {
         if size_there.is_ok_and(|s| s == blob.size) {
             return Ok(());
         }
-        let what = || format!("blob {} for {}", blob.digest, self.name);
-        if content.size() != blob.size {
-            let (expected, found) = (format!("{} bytes", blob.size), format!("{} bytes", content.size()));
-            return Err(Error::Corrupt { what: what(), expected, found });
-        }
         let new =
             Unnamed::create(&self.blobs()).map_err(|e| failed(e, "creating a file in", &self.blobs(), blob.size))?;
-        let mut hasher = Hasher::default();
-        let mut buf = vec![0; usize::try_from(blob.size).unwrap_or(PIECE).min(PIECE)];
-        let mut offset = 0;
-        while offset < blob.size {
-            let n = usize::try_from(blob.size - offset).unwrap_or(PIECE).min(PIECE);
-            let piece = &mut buf[..n];
-            content.read_exact_at(piece, offset).map_err(|e| Error::from_io(e, &what()))?;
-            hasher.update(piece);
-            new.file().write_all(piece).map_err(|e| failed(e, "writing", &path, blob.size))?;
-            offset += n as u64;
-        }
-        let found = hasher.finish();
-        if found != blob.digest {
-            let (expected, found) = (blob.digest.to_string(), found.to_string());
-            return Err(Error::Corrupt { what: what(), expected, found });
-        }
+        copy(content, blob, new.file(), &path, &format!("blob {} for {}", blob.digest, self.name))?;
         new.publish(&path).map_err(|e| failed(e, "writing", &path, blob.size))
     }
 }
