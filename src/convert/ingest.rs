@@ -180,10 +180,11 @@ fn read(
         let committer = scope.spawn(|| commit::run(items, &spool, options, straight));
         let read = entries(archive, diff_id, mode, chunking, options, pool, send);
         let committed = committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // A committer that failed leaves its reader without anybody to send to: its error is the cause.
+        // A committer that failed leaves its reader without anybody to send to; a reader that failed leaves its committer
+        // with half a file. The cause is the other's error in the first case, the reader's own in the second.
         let (committed, (mut index, uncompressed)) = match (committed, read) {
-            (Err(e), _) | (Ok(_), Err(e)) => return Err(e),
             (Ok(committed), Ok(read)) => (committed, read),
+            (Err(e), Ok(_) | Err(LayerError::Stopped)) | (_, Err(e)) => return Err(e),
         };
         let commit::Committed { chunks, ready } = committed;
         if chunks.len() != index.entries.len() {

@@ -1,5 +1,5 @@
-//! The conversion: every layer is inflated once, cut into chunks that a pool of threads compresses into a spool, put into
-//! its final order, read back and checked, and stored. It carries out a plan and decides nothing by itself.
+//! The conversion: every layer is inflated once, cut into chunks that a pool of threads compresses, compares and puts into a
+//! spool, which is the finished blob unless the plan reorders it, and stored. It carries out a plan and decides nothing itself.
 //!
 //! Memory is bounded by workers and chunk size, temporary disk by the compressed size; spool files have no name, so that
 //! nothing is left whatever ends the process. The tag is written last.

@@ -199,3 +199,19 @@ fn a_damaged_source_is_an_error_that_names_the_layer() {
     let e = verify(Some(&src), &dst, &options, &Silent).map(|_| ()).expect_err("unreadable");
     assert!(e.to_string().contains("layer 1 (sha256:"), "{e}");
 }
+
+/// One chunk reached the other threads by then; what they make of half a file is not the cause.
+#[test]
+fn a_source_that_ends_inside_a_file_is_the_error() {
+    let tar = archive(&[Item::file("big", bytes(50_000, 1))]);
+    let cut = tar[..2_000].to_vec();
+    let src = Memory::image_of(&[(names::LAYER_TAR, cut.clone(), cut)]);
+    for layout in [Layout::Plain, Layout::Landmark] {
+        let p = profile(&["/big"]);
+        let profile = (layout != Layout::Plain).then_some(&p);
+        let error = convert(&src, &Memory::default(), profile, &options(layout), &Silent).expect_err("cut off");
+        let convert::Error::Layer { source, .. } = error else { panic!("{error:?}") };
+        let convert::LayerError::Io { doing, source } = *source else { panic!("{source:?}") };
+        assert_eq!((doing.as_str(), source.kind()), ("reading \"big\"", std::io::ErrorKind::UnexpectedEof), "{layout}");
+    }
+}
