@@ -24,3 +24,8 @@ impl Progress for Silent {
     fn done(&self, _: u64) {}
     fn warn(&self, _: &str) {}
 }
+
+/// An error with all its causes on one line, for a warning or a report.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    std::iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

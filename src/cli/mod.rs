@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::image::Reference;
+use crate::progress::chain;
 use crate::store;
 
 pub mod bench;
@@ -87,11 +88,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
-}
-
-/// An error with all its causes on one line.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    std::iter::successors(Some(error), |&e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// A store's failure with what to do about it.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver;
 
+use super::early::{Early, Straight};
 use super::pool::Permit;
-use super::spool::{Blob, Spool, Straight};
+use super::spool::{Blob, Spool};
 use super::{LayerError, Options};
 use crate::digest::Digest;
 use crate::estargz::{self, ChunkInfo, Member, Summary, Writer, landmark};
@@ -41,7 +42,8 @@ impl Ready {
 pub(super) struct Committed {
     /// Chunks of each entry.
     pub(super) chunks: Vec<Vec<ChunkInfo>>,
-    pub(super) ready: Option<Ready>,
+    /// The finished blob; its store waits to be told that it is complete.
+    pub(super) ready: Option<(Ready, Straight)>,
 }
 
 struct Committer<'a> {
@@ -55,16 +57,16 @@ struct Committer<'a> {
     digest: Option<Digest>,
 }
 
-/// Takes everything that a reader sends. `straight`: make the finished blob on the way.
+/// Takes everything that a reader sends. `early`: make the finished blob on the way.
 pub(super) fn run(
     items: Receiver<Item>,
     spool: &Arc<Spool>,
     options: &Options,
-    straight: bool,
+    early: Option<&Arc<Early>>,
 ) -> Result<Committed, LayerError> {
     let mut committer = Committer { spool, options, writer: None, chunks: Vec::new(), open: None, digest: None };
-    if straight {
-        let mut writer = Writer::create(options.level, Straight(Arc::clone(spool)));
+    if let Some(early) = early {
+        let mut writer = Writer::create(options.level, Straight::new(early));
         writer.landmark(false).map_err(|e| committer.failed(e))?;
         committer.writer = Some(writer);
     }
@@ -164,7 +166,7 @@ impl Committer<'_> {
         self.end()?;
         let entries = self.chunks.len();
         let ready = match self.writer.take().map(Writer::finish) {
-            Some(Ok((_, summary))) => Some(Ready { summary, entries }),
+            Some(Ok((straight, summary))) => Some((Ready { summary, entries }, straight)),
             Some(Err(e)) => return Err(self.failed(e)),
             None => None,
         };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crossbeam_channel::Sender;
 
 use super::commit::{self, Item, Ready};
+use super::early::Early;
 use super::pool::Pool;
 use super::spool::Spool;
 use super::{Error, LayerError, Options};
@@ -16,7 +17,7 @@ use crate::estargz::{ChunkInfo, Level, Member};
 use crate::image::layer::decompress;
 use crate::image::{Descriptor, Image};
 use crate::plan::{Chunking, LayerIndex, Layout};
-use crate::progress::Progress;
+use crate::progress::{Progress, chain};
 use crate::store::Images;
 use crate::tar::{self, Kind};
 
@@ -35,6 +36,8 @@ pub(super) struct Content {
     pub(super) uncompressed: u64,
     /// The finished blob, if all entries stay in their order.
     pub(super) ready: Option<Ready>,
+    /// That blob on its way to the store.
+    pub(super) early: Option<Arc<Early>>,
 }
 
 /// What becomes of the payloads of a layer.
@@ -58,9 +61,12 @@ impl Ingested {
     }
 }
 
-/// Reads those layers of an image whose mode is given, as many at a time as there are workers.
+/// Reads those layers of an image whose mode is given, as many at a time as there are workers. What becomes a finished blob
+/// on the way goes to `dst` meanwhile.
+#[expect(clippy::too_many_arguments, reason = "one caller")]
 pub(super) fn layers(
     src: &dyn Images,
+    dst: &dyn Images,
     image: &Image,
     modes: &[Option<Mode<'_>>],
     chunking: &Chunking,
@@ -76,6 +82,13 @@ pub(super) fn layers(
     let next = AtomicUsize::new(0);
     let mut done = std::thread::scope(|scope| {
         let (stop, next, by_size) = (&stop, &next, &by_size);
+        let upload = move |early: Arc<Early>| {
+            scope.spawn(move || {
+                if let Err(e) = early.send(dst) {
+                    progress.warn(&format!("a layer is stored when it is complete, not meanwhile: {}", chain(&e)));
+                }
+            });
+        };
         let readers: Vec<_> = (0..pool.workers().min(layers.len()))
             .map(|_| {
                 scope.spawn(move || {
@@ -83,7 +96,8 @@ pub(super) fn layers(
                     while let Some(&i) = by_size.get(next.fetch_add(1, Ordering::Relaxed)) {
                         let Some(mode) = &modes[i] else { continue };
                         let diff_id = &image.config.diff_ids[i];
-                        let result = one(src, &layers[i], diff_id, mode, chunking, options, pool, i, stop, progress);
+                        let result =
+                            one(src, &layers[i], diff_id, mode, chunking, options, pool, i, stop, progress, &upload);
                         if result.is_err() {
                             stop.store(true, Ordering::Relaxed);
                         }
@@ -146,6 +160,7 @@ fn one(
     number: usize,
     stop: &AtomicBool,
     progress: &dyn Progress,
+    upload: &dyn Fn(Arc<Early>),
 ) -> Result<Ingested, LayerError> {
     if stop.load(Ordering::Relaxed) {
         return Err(LayerError::Stopped);
@@ -156,7 +171,7 @@ fn one(
     };
     let task = progress.start(&format!("{doing} layer {number}"), layer.size);
     let blob = Watched { inner: src.open(layer)?, progress, task, stop };
-    let result = read(decompress(&layer.media_type, blob)?, diff_id, mode, chunking, options, pool);
+    let result = read(decompress(&layer.media_type, blob)?, diff_id, mode, chunking, options, pool, upload);
     progress.done(task);
     if result.is_err() && stop.load(Ordering::Relaxed) {
         return Err(LayerError::Stopped);
@@ -171,13 +186,18 @@ fn read(
     chunking: &Chunking,
     options: &Options,
     pool: &Pool,
+    upload: &dyn Fn(Arc<Early>),
 ) -> Result<Ingested, LayerError> {
     let spool = Arc::new(Spool::create(&options.temp_dir)?);
     // With prioritized files the order is known only when all layers were read.
     let straight = matches!(mode, Mode::Compress) && options.layout != Layout::Landmark;
+    let early = straight.then(|| Early::new(&spool));
+    if let Some(early) = &early {
+        upload(Arc::clone(early));
+    }
     let (send, items) = crossbeam_channel::bounded(QUEUED);
     std::thread::scope(|scope| {
-        let committer = scope.spawn(|| commit::run(items, &spool, options, straight));
+        let committer = scope.spawn(|| commit::run(items, &spool, options, early.as_ref()));
         let read = entries(archive, diff_id, mode, chunking, options, pool, send);
         let committed = committer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // A committer that failed leaves its reader without anybody to send to; a reader that failed leaves its committer
@@ -195,7 +215,12 @@ fn read(
                 *digest = Some(only.digest);
             }
         }
-        Ok(Ingested { index, content: Content { chunks, spool: Arc::clone(&spool), uncompressed, ready } })
+        let ready = ready.map(|(ready, straight)| {
+            straight.complete(&ready.summary);
+            ready
+        });
+        let spool = Arc::clone(&spool);
+        Ok(Ingested { index, content: Content { chunks, spool, uncompressed, ready, early: early.clone() } })
     })
 }
 

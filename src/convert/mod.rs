@@ -5,6 +5,7 @@
 //! nothing is left whatever ends the process. The tag is written last.
 
 mod commit;
+mod early;
 mod hot;
 mod ingest;
 mod pool;
@@ -354,7 +355,7 @@ impl Job<'_> {
     fn read(&self, pool: &Pool, profile: Option<&Profile>, candidates: Vec<Option<Known>>) -> Result<Planned, Error> {
         let options = self.options;
         let ingest = |image: &Image, modes: &[Option<Mode<'_>>]| {
-            ingest::layers(self.src, image, modes, self.chunking, options, pool, self.progress)
+            ingest::layers(self.src, self.dst, image, modes, self.chunking, options, pool, self.progress)
         };
         let hot_paths = match profile {
             Some(profile) if options.layout == Layout::Hot => plan::hot_paths(profile),
@@ -453,7 +454,8 @@ impl Job<'_> {
         let in_order = |r: &&commit::Ready| {
             r.entries == index.entries.len() && order.front.is_empty() && order.rest.iter().copied().eq(0..r.entries)
         };
-        let (blob, summary) = match content.ready.as_ref().filter(in_order) {
+        let ready = content.ready.as_ref().filter(in_order);
+        let (blob, summary) = match ready {
             Some(ready) => {
                 self.progress.advance(task, content.uncompressed);
                 (ready.blob(&content.spool), ready.summary.clone())
@@ -462,6 +464,7 @@ impl Job<'_> {
                 self.progress.advance(task, n);
             })?,
         };
+        let is_stored = ready.is_some() && content.early.as_ref().is_some_and(|early| early.is_stored());
         let mut descriptor = Descriptor::new(names::LAYER_GZIP, summary.digest, summary.size);
         descriptor.annotations = source.annotations.iter().filter(|(key, _)| !is_replaced(key)).cloned().collect();
         let mut annotate = |key: &str, value: String| descriptor.annotations.push((key.into(), value));
@@ -471,7 +474,9 @@ impl Job<'_> {
         annotate(names::LAYER_SOURCE, source.digest.to_string());
         annotate(names::LAYER_KEY, planned.keys[i].clone());
         descriptor.annotations.sort();
-        self.dst.put(&descriptor, &blob)?;
+        if !is_stored {
+            self.dst.put(&descriptor, &blob)?;
+        }
         self.progress.done(task);
         let known = Known { key: planned.keys[i].clone(), descriptor, diff_id: summary.diff_id };
         if let Err(e) = self.journal.append(&publish::encoder(self.options), &source.digest, &known) {

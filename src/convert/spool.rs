@@ -39,17 +39,13 @@ impl Spool {
     /// Bytes at a place.
     pub(super) fn read(&self, at: u64, length: u64) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
-        self.file.read_exact_at(&mut bytes, at)?;
+        self.read_into(&mut bytes, at)?;
         Ok(bytes)
     }
-}
 
-/// Appends a blob to a spool as it comes.
-pub(super) struct Straight(pub(super) Arc<Spool>);
-
-impl Members for Straight {
-    fn put(&mut self, member: &[u8], _: Option<u64>) -> io::Result<()> {
-        self.0.append(member).map(drop)
+    /// Fills a buffer from a place.
+    pub(super) fn read_into(&self, buf: &mut [u8], at: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, at)
     }
 }
 
@@ -95,7 +91,7 @@ impl ReadAt for Blob {
             let end = self.pieces.get(i + 1).map_or(self.size, |p| p.0);
             let n = buf.len().min(usize::try_from(end - offset).unwrap_or(usize::MAX));
             let (now, rest) = buf.split_at_mut(n);
-            self.spool.file.read_exact_at(now, place + (offset - start))?;
+            self.spool.read_into(now, place + (offset - start))?;
             buf = rest;
             offset += n as u64;
             i += 1;

@@ -298,11 +298,14 @@ fn is_certificate_error(error: &(dyn StdError + 'static)) -> bool {
 
 /// Fills a buffer with what is to be sent, from an offset.
 pub type Fill<'a> = &'a dyn Fn(&mut [u8], u64) -> io::Result<()>;
+/// Gives what is to be sent next, from an offset; nothing at the end.
+pub type Next<'a> = &'a dyn Fn(u64) -> io::Result<Vec<u8>>;
 
 enum Content<'a> {
     None,
     Bytes(Bytes),
     Stream { length: u64, fill: Fill<'a> },
+    Growing(Next<'a>),
 }
 
 /// A request being put together.
@@ -348,6 +351,13 @@ impl<'a> Request<'a> {
     /// request before it is complete.
     pub fn stream(mut self, length: u64, fill: Fill<'a>) -> Self {
         self.body = if length == 0 { Content::Bytes(Bytes::new()) } else { Content::Stream { length, fill } };
+        self
+    }
+
+    /// Sends bytes as they come, in pieces of any size, until there are none. The length need not be known. An error of
+    /// `next` ends the request before it is complete.
+    pub fn grow(mut self, next: Next<'a>) -> Self {
+        self.body = Content::Growing(next);
         self
     }
 
@@ -439,11 +449,16 @@ impl Exchange<'_> {
                 self.head(builder.header(CONTENT_LENGTH, bytes.len()).body(bytes.clone()), None, DIGESTING)
             }
             Content::Stream { length, fill } => {
-                let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(2);
-                let pieces = futures::stream::unfold(receiver, async |mut r| r.recv().await.map(|piece| (piece, r)));
-                let body = reqwest::Body::wrap_stream(pieces);
-                self.head(builder.header(CONTENT_LENGTH, *length).body(body), Some((sender, *length, *fill)), DIGESTING)
+                let next = |offset| {
+                    let mut piece = vec![0; usize::try_from(PIECE.min(length - offset)).unwrap_or(usize::MAX)];
+                    if !piece.is_empty() {
+                        fill(&mut piece, offset)?;
+                    }
+                    Ok(piece)
+                };
+                self.head(builder.header(CONTENT_LENGTH, *length), Some(&next), DIGESTING)
             }
+            Content::Growing(next) => self.head(builder, Some(*next), DIGESTING),
         }?;
         Ok(Response {
             runtime: self.client.runtime,
@@ -459,33 +474,46 @@ impl Exchange<'_> {
     /// Sends and waits for the head of the answer.
     fn head(
         &self,
-        builder: reqwest::RequestBuilder,
-        feed: Option<(mpsc::Sender<io::Result<Bytes>>, u64, Fill<'_>)>,
+        mut builder: reqwest::RequestBuilder,
+        feed: Option<Next<'_>>,
         patience: Duration,
     ) -> Result<reqwest::Response, Error> {
         let runtime = self.client.runtime;
+        let (sender, receiver) = mpsc::channel::<Bytes>(2);
+        if feed.is_some() {
+            // An empty piece is the end. A sender that is gone is none: a body without a length would seem complete.
+            let pieces = futures::stream::unfold(receiver, async |mut r| match r.recv().await {
+                Some(piece) if piece.is_empty() => None,
+                Some(piece) => Some((Ok(piece), r)),
+                None => Some((Err(io::Error::other("given up")), r)),
+            });
+            builder = builder.body(reqwest::Body::wrap_stream(pieces));
+        }
         let mut answer = runtime.spawn(builder.send());
         let mut early = None;
-        if let Some((sender, length, fill)) = feed {
+        if let Some(next) = feed {
             let mut offset = 0;
-            while offset < length {
-                let mut piece = vec![0; usize::try_from(PIECE.min(length - offset)).unwrap_or(usize::MAX)];
-                if let Err(source) = fill(&mut piece, offset) {
-                    answer.abort();
-                    return Err(Error::Content { url: address::redacted(self.url), source });
-                }
+            loop {
+                let piece = match next(offset) {
+                    Ok(piece) => piece,
+                    Err(source) => {
+                        answer.abort();
+                        return Err(Error::Content { url: address::redacted(self.url), source });
+                    }
+                };
                 offset += piece.len() as u64;
+                let last = piece.is_empty();
                 let wait = self.wait(IDLE);
                 let sent = runtime.block_on(async {
                     tokio::select! {
                         biased;
                         result = &mut answer => { early = Some(result); Ok(false) }
-                        sent = timeout(wait, sender.send(Ok(piece.into()))) => sent.map(|s| s.is_ok()),
+                        sent = timeout(wait, sender.send(piece.into())) => sent.map(|s| s.is_ok()),
                     }
                 });
                 match sent {
-                    Ok(true) => {}
-                    Ok(false) => break,
+                    Ok(true) if !last => {}
+                    Ok(_) => break,
                     Err(_elapsed) => {
                         answer.abort();
                         return Err(self.timed_out(wait));

@@ -114,10 +114,30 @@ fn read_request(reader: &mut impl BufRead) -> Option<Asked> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         asked.headers.push((name.to_lowercase(), value.trim().into()));
     }
+    if asked.header("transfer-encoding") == Some("chunked") {
+        asked.body = read_chunks(reader)?;
+        return Some(asked);
+    }
     let length: usize = asked.header("content-length").map_or(0, |l| l.parse().expect("a number"));
     asked.body = vec![0; length];
     reader.read_exact(&mut asked.body).ok()?;
     Some(asked)
+}
+
+fn read_chunks(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
+        let length = usize::from_str_radix(line.trim_end(), 16).expect("a chunk's size");
+        let mut chunk = vec![0; length + 2];
+        reader.read_exact(&mut chunk).ok()?;
+        chunk.truncate(length);
+        if chunk.is_empty() {
+            return Some(body);
+        }
+        body.append(&mut chunk);
+    }
 }
 
 /// Whether the connection can go on.

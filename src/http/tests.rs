@@ -170,6 +170,34 @@ fn a_stream_that_cannot_be_read_is_not_repeated_nor_completed() {
 }
 
 #[test]
+fn what_grows_is_sent_in_pieces_until_it_ends() {
+    let stub = script(vec![Answer::new(202, "")]);
+    let offsets = Mutex::new(Vec::new());
+    let next = |offset: u64| {
+        offsets.lock().expect("offsets").push(offset);
+        Ok(vec![b'x'; if offset < 5000 { 2000 } else { 0 }])
+    };
+    let client = client();
+    let answer = client.request(Method::PATCH, &stub.url("/")).grow(&next).attempts(1).send();
+    assert_eq!(answer.expect("an answer").status(), 202);
+    assert_eq!(*offsets.lock().expect("offsets"), [0, 2000, 4000, 6000]);
+    let asked = &stub.asked()[0];
+    assert_eq!((asked.header("content-length"), asked.body.len()), (None, 6000));
+}
+
+#[test]
+fn what_stops_growing_is_never_complete() {
+    let stub = script(vec![Answer::new(202, "")]);
+    let next = |offset: u64| if offset == 0 { Ok(vec![0; 1 << 20]) } else { Err(io::Error::other("given up")) };
+    for _ in 0..20 {
+        let client = client();
+        let result = client.request(Method::PATCH, &stub.url("/")).grow(&next).attempts(1).send();
+        assert!(matches!(result, Err(Error::Content { .. })));
+    }
+    assert_eq!(stub.asked().len(), 0);
+}
+
+#[test]
 fn a_post_without_a_body_has_a_length() {
     let stub = script(vec![Answer::new(202, "")]);
     client().post(&stub.url("/")).body("").send().expect("an answer");

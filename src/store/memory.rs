@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-use super::{Blobs, Error, Images, ReadAt};
+use super::{Blobs, Error, Growing, Images, ReadAt};
 use crate::digest::Digest;
 use crate::image::{Config, Descriptor, Image, Manifest, names};
 
@@ -16,6 +16,18 @@ pub(crate) struct Memory {
     blobs: Mutex<HashMap<Digest, Vec<u8>>>,
     manifest: Mutex<Option<Digest>>,
     written: Mutex<u64>,
+    grown: Mutex<Grown>,
+}
+
+/// What became of blobs that were offered while they were made.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grown {
+    /// Break off after some bytes.
+    pub(crate) breaks: bool,
+    /// Offers.
+    pub(crate) offered: usize,
+    /// Blobs that came in whole.
+    pub(crate) whole: usize,
 }
 
 fn locked<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -72,6 +84,16 @@ impl Memory {
         *locked(&self.written)
     }
 
+    /// What became of growing blobs so far.
+    pub(crate) fn grown(&self) -> Grown {
+        *locked(&self.grown)
+    }
+
+    /// A store in which uploads of growing blobs break off.
+    pub(crate) fn breaking() -> Self {
+        Self { grown: Mutex::new(Grown { breaks: true, ..Grown::default() }), ..Self::default() }
+    }
+
     /// Loses a blob.
     pub(crate) fn remove(&self, digest: &Digest) {
         locked(&self.blobs).remove(digest);
@@ -121,6 +143,28 @@ impl Blobs for Memory {
             *locked(&self.written) += blob.size;
         }
         Ok(())
+    }
+
+    fn put_growing(&self, blob: &dyn Growing) -> Result<bool, Error> {
+        let breaks = {
+            let mut grown = locked(&self.grown);
+            grown.offered += 1;
+            grown.breaks
+        };
+        let (mut bytes, mut piece) = (Vec::new(), [0; 700]);
+        let failed = |source| Error::Io { what: "growing".into(), source };
+        loop {
+            match blob.read_at(&mut piece, bytes.len() as u64).map_err(failed)? {
+                0 => break,
+                n => bytes.extend_from_slice(&piece[..n]),
+            }
+            if breaks && bytes.len() > 1000 {
+                return Err(failed(io::ErrorKind::ConnectionReset.into()));
+            }
+        }
+        self.put(&blob.descriptor().expect("known at the end"), &bytes)?;
+        locked(&self.grown).whole += 1;
+        Ok(true)
     }
 }
 

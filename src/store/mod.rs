@@ -29,6 +29,15 @@ pub trait ReadAt: Send + Sync {
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 }
 
+/// A blob that is still being made.
+pub trait Growing: Send + Sync {
+    /// Reads what there is from `offset`, at least a byte; waits while there is nothing. 0 at the end; an error where there
+    /// will be none.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// What it is; known when [`Growing::read_at`] has told the end.
+    fn descriptor(&self) -> Option<Descriptor>;
+}
+
 /// Content by digest.
 pub trait Blobs: Send + Sync {
     /// Opens a blob as a stream that fails at its end when length or digest differ from the descriptor.
@@ -40,6 +49,11 @@ pub trait Blobs: Send + Sync {
     fn has(&self, digest: &Digest) -> Result<bool, Error>;
     /// Stores a blob whose digest and size the caller vouches for; the store checks both again.
     fn put(&self, blob: &Descriptor, content: &dyn ReadAt) -> Result<(), Error>;
+    /// Takes a blob in while it is being made, for a store to which that saves time; the others say `false`. One attempt: what
+    /// fails or says `false` has stored nothing, and [`Blobs::put`] is there for the finished blob.
+    fn put_growing(&self, _blob: &dyn Growing) -> Result<bool, Error> {
+        Ok(false)
+    }
 }
 
 /// Images by name.

@@ -20,7 +20,7 @@ use crate::convert::in_parallel;
 use crate::digest::Digest;
 use crate::estargz::{self, Layer, landmark};
 use crate::image::{Descriptor, Image, names};
-use crate::progress::Progress;
+use crate::progress::{Progress, chain};
 use crate::store::{self, Blobs, Images};
 
 pub use content::ReadError;
@@ -119,11 +119,6 @@ pub fn open_toc(blobs: &dyn Blobs, layer: &Descriptor) -> Result<Option<Result<L
         blob.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
     })))
-}
-
-/// An error and its causes in words, for a problem.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    std::iter::successors(Some(error), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 /// Whether what failed is the layer, not the way to it: it is missing, altered or makes no sense.

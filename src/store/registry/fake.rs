@@ -18,6 +18,8 @@ pub(super) struct Content {
     /// Type and bytes by tag and by digest.
     pub(super) manifests: HashMap<String, (String, Vec<u8>)>,
     sessions: usize,
+    /// What was written to a session; there may be one write.
+    pub(super) written: HashMap<String, Vec<u8>>,
 }
 
 /// The registry; `a/b` is its one repository.
@@ -102,13 +104,27 @@ fn answer(content: &mut Content, asked: &Asked) -> Answer {
             content.sessions += 1;
             Answer::new(202, "").with("location", format!("/v2/a/b/blobs/uploads/{}?state=x%3D", content.sessions))
         }
-        ("PUT", ("blobs", _)) => {
-            let digest = Digest::of(&asked.body).to_string();
-            let stated = query.strip_prefix("state=x%3D&digest=").map(|d| d.replace("%3A", ":"));
+        ("PATCH", ("blobs", session)) => {
+            if query != "state=x%3D" || content.written.contains_key(session) {
+                return error(416, "BLOB_UPLOAD_INVALID");
+            }
+            content.written.insert(session.into(), asked.body.clone());
+            Answer::new(202, "").with("location", format!("/v2/a/b/blobs/{session}?state=y"))
+        }
+        ("DELETE", ("blobs", session)) => {
+            content.written.remove(session);
+            Answer::new(204, "")
+        }
+        ("PUT", ("blobs", session)) => {
+            let written = content.written.remove(session);
+            let state = if written.is_some() { "state=y&digest=" } else { "state=x%3D&digest=" };
+            let body = written.unwrap_or_else(|| asked.body.clone());
+            let digest = Digest::of(&body).to_string();
+            let stated = query.strip_prefix(state).map(|d| d.replace("%3A", ":"));
             if stated.as_deref() != Some(&digest) || asked.header("content-range").is_some() {
                 return error(400, "DIGEST_INVALID");
             }
-            content.blobs.insert(digest.clone(), asked.body.clone());
+            content.blobs.insert(digest.clone(), body);
             Answer::new(201, "").with(DIGEST_HEADER, digest)
         }
         ("GET" | "HEAD", ("blobs", digest)) => match content.blobs.get(digest) {

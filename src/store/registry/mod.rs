@@ -1,16 +1,17 @@
 //! A repository of a registry (OCI distribution spec; Docker Registry HTTP API v2).
 //!
-//! What Artifact Registry needs shapes the transfers: an upload is one `PUT` of the whole blob and starts over in a new
+//! What Artifact Registry needs shapes the transfers: an upload is one write of the whole blob and starts over in a new
 //! session when it fails, a download redirects to a signed URL that ranged reads keep.
 
 use std::collections::HashMap;
 use std::io::Read;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use self::auth::{Auth, Files};
 use super::select::{self, Document};
 use super::verified::Verified;
-use super::{Blobs, Error, Images, ReadAt};
+use super::{Blobs, Error, Growing, Images, ReadAt};
 use crate::digest::{Digest, Hasher};
 use crate::http::{self, Client, Method, Request, Response, Url, address};
 use crate::image::manifest::MAX_JSON_BYTES;
@@ -19,6 +20,7 @@ use crate::image::{Descriptor, Image, names};
 
 mod auth;
 mod download;
+mod growing;
 #[cfg(test)]
 pub(super) mod fake;
 #[cfg(test)]
@@ -48,6 +50,8 @@ struct Shared {
     resolved: Mutex<HashMap<Digest, Url>>,
     /// Most bytes asked for in one request.
     segment: u64,
+    /// An upload of a growing blob failed: no more of them.
+    whole_only: AtomicBool,
 }
 
 /// Artifact Registry limits what one request returns to 9.9 GB.
@@ -71,7 +75,15 @@ impl Registry {
         })?;
         let auth = Auth::new(client.clone(), base.clone(), &reference.host, &reference.repository, write, files);
         let name = format!("{}/{}", reference.host, reference.repository);
-        let shared = Shared { client, base, auth, name, resolved: Mutex::default(), segment: SEGMENT };
+        let shared = Shared {
+            client,
+            base,
+            auth,
+            name,
+            resolved: Mutex::default(),
+            segment: SEGMENT,
+            whole_only: AtomicBool::default(),
+        };
         Ok(Self { shared: Arc::new(shared), reference: reference.clone() })
     }
 
@@ -111,18 +123,7 @@ impl Registry {
     fn upload(&self, blob: &Descriptor, content: &dyn ReadAt) -> Result<(), Error> {
         let shared = &self.shared;
         let what = || format!("upload blob {} to {}", blob.digest, shared.name);
-        let url = shared.url("blobs/uploads/")?;
-        let response = shared.call(&|| shared.client.post(url.as_str()).body(""))?;
-        let response = shared.ok(response, &what())?;
-        let session = response.location().filter(|_| response.status() == 202).ok_or_else(|| Error::Unsupported {
-            what: what(),
-            why: format!("starting it was answered {}: expected 202 and a Location", response.status()),
-        })?;
-        if !address::is_private(&session) {
-            let why = format!("it sends uploads to {}, which is not encrypted", address::redacted(&session));
-            return Err(Error::Unsupported { what: what(), why });
-        }
-        let mut target = session;
+        let mut target = shared.session(what)?;
         target.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
         // Hashed as it is sent. The last piece does not leave if the whole is not what it should be.
         let running = Mutex::new((Hasher::default(), 0));
@@ -143,11 +144,7 @@ impl Registry {
             }
             Ok(())
         };
-        let (generation, header) = shared.auth.header()?;
-        let mut request = shared.client.request(Method::PUT, target.as_str());
-        if let Some(header) = header.filter(|_| address::same_origin(&target, &shared.base)) {
-            request = request.header("authorization", &header);
-        }
+        let (generation, request) = shared.to_session(Method::PUT, &target)?;
         let request = request.header("content-type", "application/octet-stream").stream(blob.size, &fill).attempts(1);
         let response = request.send().map_err(|e| match e {
             http::Error::Content { source, .. } => Error::from_io(source, "what was to be uploaded"),
@@ -173,6 +170,19 @@ impl Registry {
     }
 }
 
+/// Where an answer says that an upload session goes on.
+fn session_of(response: &Response, what: impl Fn() -> String) -> Result<Url, Error> {
+    let session = response.location().filter(|_| response.status() == 202).ok_or_else(|| Error::Unsupported {
+        what: what(),
+        why: format!("it was answered {}: expected 202 and a Location", response.status()),
+    })?;
+    if !address::is_private(&session) {
+        let why = format!("it sends uploads to {}, which is not encrypted", address::redacted(&session));
+        return Err(Error::Unsupported { what: what(), why });
+    }
+    Ok(session)
+}
+
 /// The digest that a registry states for what it took must be ours.
 fn check_answer(response: &Response, expected: &Digest, what: impl Fn() -> String) -> Result<(), Error> {
     match response.header(DIGEST_HEADER) {
@@ -188,6 +198,23 @@ fn check_answer(response: &Response, expected: &Digest, what: impl Fn() -> Strin
 impl Shared {
     fn url(&self, path: &str) -> Result<Url, Error> {
         self.base.join(path).map_err(|_| Error::Unsupported { what: path.into(), why: "it makes no URL".into() })
+    }
+
+    /// Opens an upload session.
+    fn session(&self, what: impl Fn() -> String) -> Result<Url, Error> {
+        let url = self.url("blobs/uploads/")?;
+        let response = self.call(&|| self.client.post(url.as_str()).body(""))?;
+        session_of(&self.ok(response, &what())?, what)
+    }
+
+    /// A request to an upload session, which need not be the registry's: its credentials go to the registry only.
+    fn to_session(&self, method: Method, session: &Url) -> Result<(u64, Request<'_>), Error> {
+        let (generation, header) = self.auth.header()?;
+        let request = self.client.request(method, session.as_str());
+        Ok(match header.filter(|_| address::same_origin(session, &self.base)) {
+            Some(header) => (generation, request.header("authorization", &header)),
+            None => (generation, request),
+        })
     }
 
     /// Sends a request to the registry, once more after a 401 that could be answered. Any answer comes back.
@@ -250,6 +277,10 @@ impl Blobs for Registry {
         }
         self.shared.ok(response, &format!("look for blob {digest} in {}", self.shared.name))?;
         Ok(true)
+    }
+
+    fn put_growing(&self, blob: &dyn Growing) -> Result<bool, Error> {
+        growing::put(&self.shared, blob)
     }
 
     fn put(&self, blob: &Descriptor, content: &dyn ReadAt) -> Result<(), Error> {

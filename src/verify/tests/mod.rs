@@ -2,6 +2,7 @@
 
 mod damage;
 mod differences;
+mod early;
 mod edit;
 mod images;
 mod random;
