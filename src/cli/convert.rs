@@ -10,7 +10,7 @@ use super::output::Output;
 use crate::convert::{self, LayerError, Options};
 use crate::estargz::{CHUNK_SIZE, Level};
 use crate::image::Reference;
-use crate::plan::Layout;
+use crate::plan::{HotLayer, Layout};
 use crate::profile::{self, Profile};
 use crate::store;
 
@@ -31,9 +31,13 @@ pub(super) struct Args {
     #[arg(long = "profile", value_name = "FILE")]
     profiles: Vec<PathBuf>,
     /// plain, landmark (profiled files in front of the landmark), hot (copies of small and densely read files in a topmost
-    /// ordinary layer), or auto: hot with a profile, plain without
+    /// ordinary layer), hot+landmark (both: the other profiled files in front), or auto: hot with a profile, plain without
     #[arg(long, value_name = "LAYOUT", default_value = "auto", value_parser = layout)]
     layout: Choice,
+    /// The files of the hot layer: copied, so that the layers below are shared with other images, or moved out of them, which
+    /// makes a smaller image [default: copy]
+    #[arg(long, value_name = "HOW")]
+    hot_layer: Option<HotFiles>,
     /// Use a profile of which less than half matches this image
     #[arg(long)]
     force_profile: bool,
@@ -85,6 +89,12 @@ enum Chunks {
     Fitted,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum HotFiles {
+    Copy,
+    Move,
+}
+
 #[derive(Debug, Clone, Copy)]
 enum Effort {
     Auto,
@@ -108,7 +118,7 @@ enum Choice {
 fn layout(text: &str) -> Result<Choice, String> {
     match text {
         "auto" => Ok(Choice::Auto),
-        _ => Layout::from_str(text).map(Choice::Fixed).map_err(|e| e + " or auto"),
+        _ => Layout::from_str(text).map(Choice::Fixed).map_err(|e| e + ", auto"),
     }
 }
 
@@ -152,16 +162,21 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         Choice::Auto if profile.is_some() => Layout::Hot,
         Choice::Auto => Layout::Plain,
     };
-    if layout == Layout::Plain && profile.is_some() {
+    if !layout.needs_profile() && profile.is_some() {
         return Err(
             Failure::new(2, "--layout plain uses no profile").hint("leave --profile out, or choose landmark or hot")
         );
     }
-    if layout != Layout::Plain && profile.is_none() {
+    if layout.needs_profile() && profile.is_none() {
         return Err(Failure::new(2, format!("--layout {layout} needs --profile FILE"))
             .hint("record one with `esgz profile -o FILE -- COMMAND`"));
     }
-    let chunks = args.chunks.unwrap_or(if layout == Layout::Hot { Chunks::Fitted } else { Chunks::Uniform });
+    if args.hot_layer.is_some() && !layout.has_hot() {
+        return Err(
+            Failure::new(2, format!("--hot-layer: layout {layout} has no hot layer")).hint("choose --layout hot")
+        );
+    }
+    let chunks = args.chunks.unwrap_or(if layout.has_hot() { Chunks::Fitted } else { Chunks::Uniform });
     if chunks == Chunks::Fitted && profile.is_none() {
         return Err(Failure::new(2, "--chunks fitted needs --profile FILE")
             .hint("record one with `esgz profile -o FILE -- COMMAND`"));
@@ -174,6 +189,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     };
     let options = Options {
         layout,
+        hot_layer: if args.hot_layer == Some(HotFiles::Move) { HotLayer::Move } else { HotLayer::Copy },
         fitted: chunks == Chunks::Fitted,
         hot_level: Level::new(args.hot_level).unwrap_or(Level::STORED),
         chunk_size: args.chunk_size,

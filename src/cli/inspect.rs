@@ -156,7 +156,7 @@ fn report(reference: &Reference, blobs: &dyn Blobs, image: &Image, files: bool) 
 
 fn layer(index: usize, descriptor: &Descriptor, blobs: &dyn Blobs, files: bool) -> Result<LayerReport, Failure> {
     let ordinary = match descriptor.media_type.as_str() {
-        _ if verify::is_hot(descriptor) => "hot",
+        _ if descriptor.is_hot() => "hot",
         names::LAYER_GZIP | names::DOCKER_LAYER_GZIP => "gzip",
         names::LAYER_ZSTD | names::DOCKER_LAYER_ZSTD => "zstd",
         names::LAYER_TAR | names::DOCKER_LAYER_TAR => "tar",
@@ -267,7 +267,7 @@ mod tests {
     use super::*;
     use crate::convert::{self, convert};
     use crate::estargz::Level;
-    use crate::plan::Layout;
+    use crate::plan::{HotLayer, Layout};
     use crate::progress::Silent;
     use crate::store::Images;
     use crate::store::memory::Memory;
@@ -278,6 +278,7 @@ mod tests {
         let dst = Memory::default();
         let options = convert::Options {
             layout: Layout::Plain,
+            hot_layer: HotLayer::Copy,
             chunk_size: 1000,
             level: Level::DEFAULT,
             adaptive: false,

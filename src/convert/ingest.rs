@@ -16,7 +16,7 @@ use crate::digest::{Digest, Hasher, HashingReader};
 use crate::estargz::{ChunkInfo, Level, Member};
 use crate::image::layer::decompress;
 use crate::image::{Descriptor, Image};
-use crate::plan::{Chunking, LayerIndex, Layout};
+use crate::plan::{Chunking, HotLayer, LayerIndex};
 use crate::progress::{Progress, chain};
 use crate::store::Images;
 use crate::tar::{self, Kind};
@@ -189,8 +189,9 @@ fn read(
     upload: &dyn Fn(Arc<Early>),
 ) -> Result<Ingested, LayerError> {
     let spool = Arc::new(Spool::create(&options.temp_dir)?);
-    // With prioritized files the order is known only when all layers were read.
-    let straight = matches!(mode, Mode::Compress) && options.layout != Layout::Landmark;
+    // With prioritized and moved files the order is known only when all layers were read.
+    let in_order = !options.layout.has_landmark() && options.hot_layer == HotLayer::Copy;
+    let straight = matches!(mode, Mode::Compress) && in_order;
     let early = straight.then(|| Early::new(&spool));
     if let Some(early) = &early {
         upload(Arc::clone(early));

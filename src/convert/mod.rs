@@ -27,7 +27,7 @@ use crate::digest::Digest;
 use crate::estargz::{self, Level};
 use crate::image::manifest::stack_digest;
 use crate::image::{self, Descriptor, Image, names};
-use crate::plan::{self, Chunking, LayerIndex, Layout, Match, Order, Plan};
+use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Match, Order, Plan};
 use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::store::{self, Images};
@@ -45,6 +45,8 @@ const MAX_LAYERS: usize = 127;
 pub struct Options {
     /// Layout.
     pub layout: Layout,
+    /// What becomes of the hot layer's files below it.
+    pub hot_layer: HotLayer,
     /// Bytes of a chunk.
     pub chunk_size: u64,
     /// Compression level of the lazy layers.
@@ -240,12 +242,12 @@ pub fn convert(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    if options.layout != Layout::Plain && profile.is_none() {
+    if options.layout.needs_profile() && profile.is_none() {
         return Err(Error::NoProfile(options.layout));
     }
     let mut image = src.image(&options.platform)?;
     publish::strip_hot_layer(&mut image, progress);
-    let count = image.manifest.layers.len() + usize::from(options.layout == Layout::Hot);
+    let count = image.manifest.layers.len() + usize::from(options.layout.has_hot());
     if count > MAX_LAYERS {
         return Err(Error::TooManyLayers { layers: count });
     }
@@ -323,7 +325,7 @@ impl Job<'_> {
         let options = self.options;
         let planned = self.read(pool, profile, candidates)?;
         let count = planned.indexes.len();
-        let with_hot = options.layout == Layout::Hot && !planned.plan.hot.is_empty();
+        let with_hot = !planned.plan.hot.is_empty();
         let (stored, hot) = std::thread::scope(|scope| {
             let hot = with_hot.then(|| scope.spawn(|| self.store_hot(&planned, pool)));
             let stored = in_parallel(count, pool.workers(), |i| {
@@ -336,6 +338,9 @@ impl Job<'_> {
         if let Some(mut hot) = hot.transpose()? {
             let below: Vec<Digest> = layers.iter().map(|l| l.diff_id).collect();
             hot.descriptor.annotations.push((names::LAYER_BELOW.into(), stack_digest(&below).to_string()));
+            if planned.plan.moved.iter().any(|moved| !moved.is_empty()) {
+                hot.descriptor.annotations.push((names::LAYER_MOVED.into(), "true".into()));
+            }
             hot.descriptor.annotations.sort();
             layers.push(hot);
         }
@@ -358,7 +363,7 @@ impl Job<'_> {
             ingest::layers(self.src, self.dst, image, modes, self.chunking, options, pool, self.progress)
         };
         let hot_paths = match profile {
-            Some(profile) if options.layout == Layout::Hot => plan::hot_paths(profile),
+            Some(profile) if options.layout.has_hot() => plan::hot_paths(profile),
             _ => HashSet::new(),
         };
         let modes: Vec<_> = candidates
@@ -388,12 +393,15 @@ impl Job<'_> {
             digest: image.manifest.layers[layer].digest,
             source: Box::new(source),
         })?;
-        let plan = plan::plan(options.layout, &indexes, profile);
+        let plan = plan::plan(options.layout, options.hot_layer, &indexes, profile);
         if profile.is_some() {
             check_fit(&plan, options, self.progress)?;
         }
-        let orders: Vec<_> =
-            indexes.iter().zip(&plan.prioritized).map(|(index, first)| plan::order(&index.entries, first)).collect();
+        let orders: Vec<_> = indexes
+            .iter()
+            .zip(plan.prioritized.iter().zip(&plan.moved))
+            .map(|(index, (first, moved))| plan::order(&index.entries, first, moved))
+            .collect();
         let encoder = publish::encoder(options);
         let keys: Vec<_> = indexes
             .iter()

@@ -29,8 +29,8 @@ pub(super) fn layered(history: &[Value]) -> impl DoubleEndedIterator<Item = usiz
 
 /// Takes off the hot layer of an earlier conversion: its copies may be older than the layers below.
 pub(super) fn strip_hot_layer(image: &mut Image, progress: &dyn Progress) {
-    let hot = image.manifest.layers.last().is_some_and(|l| l.annotation(names::LAYER_KIND) == Some("hot"));
-    if !hot {
+    // One that holds what the layers below have not is a layer as any other.
+    if !image.manifest.layers.last().is_some_and(Descriptor::is_copies) {
         return;
     }
     progress.warn("the source carries a hot layer of an earlier conversion; it is left out and made anew where the layout asks for it");

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Error, LayerReport, Options, Report, publish};
 use crate::digest::{Digest, Hasher};
 use crate::image::{Descriptor, Image, names};
-use crate::plan::{Chunking, LayerIndex, Order};
+use crate::plan::{Chunking, HotLayer, LayerIndex, Order};
 use crate::profile::{Origin, Profile};
 use crate::store::{self, Images};
 
@@ -52,6 +52,9 @@ pub(super) fn image_key(image: &Image, profile: Option<&Profile>, options: &Opti
     field(image.descriptor.digest.to_string().as_bytes());
     field(publish::encoder(options).as_bytes());
     field(options.layout.to_string().as_bytes());
+    if options.hot_layer == HotLayer::Move {
+        field(b"moved");
+    }
     field(&[u8::from(options.keep_layers)]);
     for file in profile.iter().flat_map(|p| &p.files).filter(|f| f.origin == Origin::Image) {
         // Strings and numbers: nothing that JSON cannot hold.

@@ -33,6 +33,16 @@ impl Descriptor {
         self.annotations.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
     }
 
+    /// Whether it is the natively unpacked layer on top.
+    pub fn is_hot(&self) -> bool {
+        self.annotation(names::LAYER_KIND) == Some("hot")
+    }
+
+    /// Whether it is a hot layer without which the image shows the same.
+    pub fn is_copies(&self) -> bool {
+        self.is_hot() && self.annotation(names::LAYER_MOVED).is_none()
+    }
+
     /// Reads a descriptor, naming `what` in the error.
     pub fn from_json(value: &Value, what: &str) -> Result<Self, Error> {
         let typed: oci_spec::image::Descriptor =

@@ -28,6 +28,35 @@ pub enum Layout {
     Landmark,
     /// Copies of small or densely read files in one topmost, ordinary layer; nothing prefetched below.
     Hot,
+    /// Both: the profiled files that the hot layer does not hold stand in front of the landmark.
+    #[serde(rename = "hot+landmark")]
+    HotLandmark,
+}
+
+impl Layout {
+    /// Whether it is made from a profile.
+    pub fn needs_profile(self) -> bool {
+        self != Self::Plain
+    }
+
+    /// Whether files of it stand in front of a landmark.
+    pub fn has_landmark(self) -> bool {
+        matches!(self, Self::Landmark | Self::HotLandmark)
+    }
+
+    /// Whether it has a hot layer.
+    pub fn has_hot(self) -> bool {
+        matches!(self, Self::Hot | Self::HotLandmark)
+    }
+}
+
+/// What becomes of the files of the hot layer in the layers that had them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HotLayer {
+    /// They stay: lower layers do not depend on the profile and are shared with other images.
+    Copy,
+    /// They are taken out: a smaller image that shares nothing.
+    Move,
 }
 
 impl FromStr for Layout {
@@ -38,7 +67,8 @@ impl FromStr for Layout {
             "plain" => Ok(Self::Plain),
             "landmark" => Ok(Self::Landmark),
             "hot" => Ok(Self::Hot),
-            _ => Err(format!("unknown layout {s:?}: expected plain, landmark or hot")),
+            "hot+landmark" => Ok(Self::HotLandmark),
+            _ => Err(format!("unknown layout {s:?}: expected plain, landmark, hot, hot+landmark")),
         }
     }
 }
@@ -49,6 +79,7 @@ impl std::fmt::Display for Layout {
             Self::Plain => "plain",
             Self::Landmark => "landmark",
             Self::Hot => "hot",
+            Self::HotLandmark => "hot+landmark",
         })
     }
 }
@@ -93,6 +124,8 @@ pub struct Plan {
     pub prioritized: Vec<Vec<usize>>,
     /// Entries of the hot layer in their order, parents and hard-link targets first.
     pub hot: Vec<At>,
+    /// For each layer the positions of the entries that the hot layer has instead of it.
+    pub moved: Vec<HashSet<usize>>,
     /// How well the profiles fit.
     pub fit: Match,
 }
@@ -103,8 +136,14 @@ pub fn hot_paths(profile: &Profile) -> HashSet<String> {
 }
 
 /// Makes the plan of an image. `layers` lowest first.
-pub fn plan(layout: Layout, layers: &[LayerIndex], profile: Option<&Profile>) -> Plan {
-    let mut plan = Plan { layout, prioritized: vec![Vec::new(); layers.len()], hot: Vec::new(), fit: Match::default() };
+pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile: Option<&Profile>) -> Plan {
+    let mut plan = Plan {
+        layout,
+        prioritized: vec![Vec::new(); layers.len()],
+        hot: Vec::new(),
+        moved: vec![HashSet::new(); layers.len()],
+        fit: Match::default(),
+    };
     let Some(profile) = profile else { return plan };
     let merged = Merged::of(layers.iter().map(|l| l.entries.as_slice()), landmark::is_ours);
     let contents = Contents::new(layers);
@@ -134,15 +173,20 @@ pub fn plan(layout: Layout, layers: &[LayerIndex], profile: Option<&Profile>) ->
         }
         found.push((file, content));
     }
-    match layout {
-        Layout::Plain => {}
-        Layout::Landmark => {
-            for (file, content) in found {
-                let at = merged.get(file.path.trim_start_matches('/')).unwrap_or(content);
-                plan.prioritized[at.layer].push(at.index);
-            }
+    if layout.has_hot() {
+        plan.hot = hot::entries(&contents, &merged, &found);
+    }
+    if layout.has_landmark() {
+        let hot: HashSet<At> = plan.hot.iter().copied().collect();
+        for (file, content) in found.into_iter().filter(|(_, content)| !hot.contains(content)) {
+            let at = merged.get(file.path.trim_start_matches('/')).unwrap_or(content);
+            plan.prioritized[at.layer].push(at.index);
         }
-        Layout::Hot => plan.hot = hot::entries(&contents, &merged, &found),
+    }
+    if hot_layer == HotLayer::Move {
+        for at in plan.hot.iter().filter(|at| entry(**at).kind != Kind::Dir) {
+            plan.moved[at.layer].insert(at.index);
+        }
     }
     plan
 }

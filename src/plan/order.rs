@@ -1,6 +1,6 @@
 //! The order of a layer's entries: prioritized ones first, with everything that must stand before them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::estargz::landmark;
 use crate::tar::whiteout;
@@ -17,9 +17,11 @@ pub struct Order {
 
 /// Orders a layer. In front come the prioritized entries as given, each behind its parent folders, its hard-link target
 /// and every whiteout of itself or of a folder above it (an unpacker that met the file first would delete it again).
-/// Dropped are entries that a later one of the same path replaces, and what an earlier conversion put there.
-pub fn order(entries: &[Entry], prioritized: &[usize]) -> Order {
-    let kept: Vec<usize> = survivors(entries).into_iter().filter(|&i| !landmark::is_ours(&entries[i].path)).collect();
+/// Dropped are those that another layer has instead (`moved`), entries that a later one of the same path replaces, and what
+/// an earlier conversion put there.
+pub fn order(entries: &[Entry], prioritized: &[usize], moved: &HashSet<usize>) -> Order {
+    let stays = |i: &usize| !moved.contains(i) && !landmark::is_ours(&entries[*i].path);
+    let kept: Vec<usize> = survivors(entries).into_iter().filter(stays).collect();
     let by_path: HashMap<&str, usize> = kept.iter().map(|&i| (entries[i].path.as_str(), i)).collect();
     let mut mover = Mover { entries, by_path, moved: vec![false; entries.len()], front: Vec::new() };
     for &i in prioritized {
@@ -109,7 +111,7 @@ mod tests {
 
     fn ordered(specs: &[&str], first: &[usize]) -> (Vec<String>, Vec<String>) {
         let e = entries(specs);
-        let o = order(&e, first);
+        let o = order(&e, first, &HashSet::new());
         let names = |v: Vec<usize>| v.into_iter().map(|i| e[i].path.clone()).collect();
         (names(o.front), names(o.rest))
     }
@@ -133,6 +135,13 @@ mod tests {
         let (front, rest) = ordered(&["a", ".prefetch.landmark", "b", "a", "stargz.index.json"], &[]);
         assert_eq!(front, [""; 0]);
         assert_eq!(rest, ["b", "a"]);
+    }
+
+    #[test]
+    fn what_is_moved_is_dropped() {
+        let e = entries(&["a/", "a/b", "c=>a/b", "d"]);
+        let o = order(&e, &[3], &HashSet::from([1, 2]));
+        assert_eq!((o.front, o.rest), (vec![3], vec![0]));
     }
 
     #[test]

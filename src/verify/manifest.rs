@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::stream::Totals;
-use super::{Problem, Say, is_hot, lazy_layers};
+use super::{Problem, Say, lazy_layers, source_layers};
 use crate::estargz::Layer;
 use crate::image::{Descriptor, Image, names};
 
@@ -20,7 +20,7 @@ pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem
     }
     let layers = &image.manifest.layers;
     for (i, layer) in layers.iter().enumerate() {
-        if is_hot(layer) && i + 1 != layers.len() {
+        if layer.is_hot() && i + 1 != layers.len() {
             say.say("", format!("layer {i} of {} is a hot layer: expected it on top, at most once", layers.len()));
         }
     }
@@ -28,7 +28,7 @@ pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem
         say.say("", format!("the hot layer was made over other layers: they were {recorded}, and are {found}"));
     }
     let Some(source) = source else { return };
-    let (found, want) = (lazy_layers(image), lazy_layers(source));
+    let (found, want) = (lazy_layers(image), source_layers(source));
     if found.len() > want.len() {
         say.say("", format!("{} layers without the hot one: the source has {}", found.len(), want.len()));
     }
@@ -106,7 +106,7 @@ pub(super) fn check_layer(image: &Image, i: usize, lazy: Option<&Layer>, totals:
             let found = recorded.unwrap_or("absent").to_owned();
             differ(&format!("annotation {}", names::TOC_DIGEST), found, layer.toc_digest.to_string());
         }
-        None if is_hot(descriptor) => {
+        None if descriptor.is_hot() => {
             if let Some(found) = recorded {
                 say.say("", format!("annotation {} is {found} on an ordinary layer", names::TOC_DIGEST));
             }

@@ -103,14 +103,9 @@ pub struct Report {
     pub problems: Vec<Problem>,
 }
 
-/// Whether a layer is the natively unpacked one on top.
-pub fn is_hot(layer: &Descriptor) -> bool {
-    layer.annotation(names::LAYER_KIND) == Some("hot")
-}
-
 /// Opens a layer's footer and TOC by ranged reads. `None`: its media type is not one that eStargz has.
 pub fn open_toc(blobs: &dyn Blobs, layer: &Descriptor) -> Result<Option<Result<Layer, estargz::Error>>, store::Error> {
-    if is_hot(layer) || !matches!(layer.media_type.as_str(), names::LAYER_GZIP | names::DOCKER_LAYER_GZIP) {
+    if layer.is_hot() || !matches!(layer.media_type.as_str(), names::LAYER_GZIP | names::DOCKER_LAYER_GZIP) {
         return Ok(None);
     }
     let blob = blobs.open_at(layer)?;
@@ -159,7 +154,7 @@ pub fn verify(
     manifest::check(&image, source.as_ref(), &mut problems);
 
     // Converting leaves out the hot layer of an earlier conversion; so does the comparison.
-    let sources = source.as_ref().map_or(0, |s| lazy_layers(s).len());
+    let sources = source.as_ref().map_or(0, |s| source_layers(s).len());
     let count = image.manifest.layers.len();
     let read = in_parallel(sources + count, options.jobs.get(), |i| match (i.checked_sub(sources), src, &source) {
         (Some(layer), _, _) => converted_layer(dst, &image, layer, progress),
@@ -198,7 +193,15 @@ pub fn verify(
 /// The layers below the hot one.
 fn lazy_layers(image: &Image) -> &[Descriptor] {
     match image.manifest.layers.as_slice() {
-        [below @ .., top] if is_hot(top) => below,
+        [below @ .., top] if top.is_hot() => below,
+        all => all,
+    }
+}
+
+/// The layers of a source that a conversion takes: not the copies of an earlier one.
+fn source_layers(image: &Image) -> &[Descriptor] {
+    match image.manifest.layers.as_slice() {
+        [below @ .., top] if top.is_copies() => below,
         all => all,
     }
 }
@@ -244,7 +247,7 @@ fn converted_layer(dst: &dyn Images, image: &Image, i: usize, progress: &dyn Pro
             None
         }
         None => {
-            if !is_hot(descriptor) {
+            if !descriptor.is_hot() {
                 say.say("", format!("media type {:?}: expected eStargz, {}", descriptor.media_type, names::LAYER_GZIP));
             }
             None
@@ -296,10 +299,10 @@ fn compare(image: &Image, from: Option<(&Image, &[Content])>, converted: &[Conte
     let mut push = |layer: Option<usize>, path: &str, what: String| {
         report.problems.push(Problem { layer, path: path.into(), what });
     };
-    let hot = |i: usize| is_hot(&image.manifest.layers[i]);
+    let hot = |i: usize| image.manifest.layers[i].is_hot();
     all.lazy_traps(|i| !hot(i), |layer, path, what| push(Some(layer), path, what));
     let lazy = lazy_layers(image).len();
-    if lazy < converted.len() {
+    if image.manifest.layers.last().is_some_and(Descriptor::is_copies) {
         let below = RootFs::of(&converted[..lazy]);
         all.compare(&below, |_, path, what| {
             push(Some(lazy), path, format!("hot layer over changed lower layers: {what}"));
@@ -307,7 +310,7 @@ fn compare(image: &Image, from: Option<(&Image, &[Content])>, converted: &[Conte
     }
     let Some((source, from)) = from else { return };
     all.compare(&RootFs::of(from), &mut push);
-    let pairs = manifest::align(lazy_layers(image), lazy_layers(source));
+    let pairs = manifest::align(lazy_layers(image), source_layers(source));
     let unknown = pairs.contains(&None);
     for (j, want) in from.iter().enumerate().filter(|(j, _)| !unknown && !pairs.contains(&Some(*j))) {
         let again = from.iter().enumerate().any(|(k, other)| k != j && other.totals.diff_id == want.totals.diff_id);

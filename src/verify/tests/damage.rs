@@ -208,7 +208,7 @@ fn a_source_that_ends_inside_a_file_is_the_error() {
     let src = Memory::image_of(&[(names::LAYER_TAR, cut.clone(), cut)]);
     for layout in [Layout::Plain, Layout::Landmark] {
         let p = profile(&["/big"]);
-        let profile = (layout != Layout::Plain).then_some(&p);
+        let profile = layout.needs_profile().then_some(&p);
         let error = convert(&src, &Memory::default(), profile, &options(layout), &Silent).expect_err("cut off");
         let convert::Error::Layer { source, .. } = error else { panic!("{error:?}") };
         let convert::LayerError::Io { doing, source } = *source else { panic!("{source:?}") };

@@ -8,7 +8,7 @@ fn large(seed: u8) -> Vec<Item> {
 }
 
 fn run(src: &Memory, dst: &Memory, layout: Layout) -> Digest {
-    let profile = (layout != Layout::Plain).then(|| profile(&["/d/b"]));
+    let profile = layout.needs_profile().then(|| profile(&["/d/b"]));
     let report = convert(src, dst, profile.as_ref(), &options(layout), &Silent).expect("converted");
     assert_eq!(check(Some(src), dst).problems, [], "{layout}");
     report.digest

@@ -74,13 +74,17 @@ fn small_images_of_every_shape() {
     ];
     for shape in shapes {
         let src = image(&shape.iter().map(Vec::as_slice).collect::<Vec<_>>());
-        for layout in [Layout::Plain, Layout::Landmark, Layout::Hot] {
-            let (dst, report) = converted(&src, layout, PROFILE);
-            assert_eq!(digest_of(&dst), report.digest);
-            // In itself too, and converted once more.
-            assert_eq!(check(None, &dst).problems, []);
-            let (again, _) = converted(&dst, Layout::Landmark, PROFILE);
-            assert_eq!(check(Some(&src), &again).problems.iter().filter(|p| !p.what.contains("annotation")).count(), 0);
+        for layout in LAYOUTS {
+            for hot_layer in [HotLayer::Copy, HotLayer::Move] {
+                let (dst, report) = converted_with(&src, &convert::Options { hot_layer, ..options(layout) }, PROFILE);
+                assert_eq!(digest_of(&dst), report.digest);
+                // In itself too, and converted once more.
+                assert_eq!(check(None, &dst).problems, []);
+                let (again, _) = converted(&dst, Layout::Landmark, PROFILE);
+                let known = ["annotation", "the source has", "history"];
+                let problems = check(Some(&src), &again).problems;
+                assert_eq!(problems.iter().find(|p| !known.iter().any(|k| p.what.contains(k))), None, "{layout}");
+            }
         }
     }
 }
@@ -88,11 +92,11 @@ fn small_images_of_every_shape() {
 #[test]
 fn the_bytes_do_not_depend_on_the_threads() {
     let src = image(&[&everything(), &upper(), &[Item::file("big", bytes(100_000, 7))]]);
-    for layout in [Layout::Plain, Layout::Landmark, Layout::Hot] {
+    for layout in LAYOUTS {
         let digests: Vec<Digest> = [1, 2, 8]
             .map(|jobs| {
                 let options = convert::Options { jobs: NonZeroUsize::new(jobs).expect("some"), ..options(layout) };
-                let profile = (layout != Layout::Plain).then(|| profile(PROFILE));
+                let profile = layout.needs_profile().then(|| profile(PROFILE));
                 convert(&src, &Memory::default(), profile.as_ref(), &options, &Silent).expect("converted").digest
             })
             .into();

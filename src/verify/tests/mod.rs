@@ -4,6 +4,7 @@ mod damage;
 mod differences;
 mod early;
 mod edit;
+mod hot;
 mod images;
 mod random;
 mod reuse;
@@ -17,20 +18,23 @@ use super::{Options, Report, verify};
 use crate::convert::{self, convert};
 use crate::digest::Digest;
 use crate::estargz::Level;
-use crate::plan::Layout;
+use crate::plan::{HotLayer, Layout};
 use crate::profile::{self, Kind, Origin, Profile, Range};
 use crate::progress::Silent;
 use crate::store::memory::Memory;
 use crate::tar::build::{Item, archive};
 
+const LAYOUTS: [Layout; 4] = [Layout::Plain, Layout::Landmark, Layout::Hot, Layout::HotLandmark];
+
 /// Options with chunks of 1000 bytes, so that small files have several.
 fn options(layout: Layout) -> convert::Options {
     convert::Options {
         layout,
+        hot_layer: HotLayer::Copy,
         chunk_size: 1000,
         level: Level::DEFAULT,
         adaptive: true,
-        fitted: layout == Layout::Hot,
+        fitted: layout.has_hot(),
         hot_level: Level::FAST,
         platform: "linux/amd64".into(),
         force_profile: true,
@@ -74,9 +78,13 @@ fn check(src: Option<&Memory>, dst: &Memory) -> Report {
 
 /// Converts and asserts that nothing is wrong with the result.
 fn converted(src: &Memory, layout: Layout, paths: &[&str]) -> (Memory, convert::Report) {
-    let dst = Memory::default();
-    let profile = (layout != Layout::Plain).then(|| profile(paths));
-    let report = convert(src, &dst, profile.as_ref(), &options(layout), &Silent).expect("converted");
+    converted_with(src, &options(layout), paths)
+}
+
+fn converted_with(src: &Memory, options: &convert::Options, paths: &[&str]) -> (Memory, convert::Report) {
+    let (dst, layout) = (Memory::default(), options.layout);
+    let profile = layout.needs_profile().then(|| profile(paths));
+    let report = convert(src, &dst, profile.as_ref(), options, &Silent).expect("converted");
     let verified = check(Some(src), &dst);
     assert_eq!(verified.problems, [], "{layout}");
     (dst, report)

@@ -132,23 +132,24 @@ proptest! {
         touched in prop::collection::vec(name(), 0..6),
         chunk_size in prop_oneof![Just(1), Just(7), Just(500), Just(4096)],
         level in prop_oneof![Just(0), Just(1), Just(6), Just(9)],
-        (jobs, keep_layers, fitted) in (1_usize..4, any::<bool>(), any::<bool>()),
+        (jobs, keep_layers, fitted, moves) in (1_usize..4, any::<bool>(), any::<bool>(), any::<bool>()),
     ) {
         let touched: Vec<String> = touched.iter().map(|t| format!("/{}", crate::tar::clean(t))).collect();
         let p = profile(&touched.iter().map(String::as_str).collect::<Vec<_>>());
         let mut changed = layers.clone();
         changed.pop();
         changed.push(next);
-        for layout in [Layout::Plain, Layout::Landmark, Layout::Hot] {
+        for layout in LAYOUTS {
             let options = convert::Options {
                 chunk_size,
                 level: Level::new(level).expect("a level"),
                 jobs: NonZeroUsize::new(jobs).expect("some"),
                 keep_layers,
-                fitted: fitted && layout != Layout::Plain,
+                hot_layer: if moves { HotLayer::Move } else { HotLayer::Copy },
+                fitted: fitted && layout.needs_profile(),
                 ..options(layout)
             };
-            let profile = (layout != Layout::Plain).then_some(&p);
+            let profile = layout.needs_profile().then_some(&p);
             let dst = Memory::default();
             for layers in [&layers, &changed] {
                 let src = image(&layers.iter().map(Vec::as_slice).collect::<Vec<_>>());

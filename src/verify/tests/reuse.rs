@@ -13,7 +13,7 @@ fn top(version: u8) -> Vec<Item> {
 }
 
 fn run(src: &Memory, dst: &Memory, layout: Layout, paths: &[&str], options: &convert::Options) -> convert::Report {
-    let profile = (layout != Layout::Plain).then(|| profile(paths));
+    let profile = layout.needs_profile().then(|| profile(paths));
     let report = convert(src, dst, profile.as_ref(), options, &Silent).expect("converted");
     assert_eq!(check(Some(src), dst).problems, [], "{layout}");
     // The same image as one that was made from nothing.
@@ -31,7 +31,7 @@ fn reused(report: &convert::Report) -> Vec<bool> {
 
 #[test]
 fn the_same_conversion_again_does_nothing() {
-    for layout in [Layout::Plain, Layout::Landmark, Layout::Hot] {
+    for layout in LAYOUTS {
         let (src, dst) = (image(&[&base(), &top(1)]), Memory::default());
         let first = run(&src, &dst, layout, &["/d/a"], &options(layout));
         assert!(!first.unchanged);
@@ -58,12 +58,12 @@ fn a_missing_layer_is_made_again_although_the_tag_is_there() {
 
 #[test]
 fn only_changed_layers_are_made_and_stored() {
-    for layout in [Layout::Plain, Layout::Landmark, Layout::Hot] {
+    for layout in LAYOUTS {
         let dst = Memory::default();
         run(&image(&[&base(), &top(1)]), &dst, layout, &["/d/b", "/new"], &options(layout));
         let before = dst.written();
         let report = run(&image(&[&base(), &top(9)]), &dst, layout, &["/d/b", "/new"], &options(layout));
-        let hot = if layout == Layout::Hot { vec![false] } else { vec![] };
+        let hot = if layout.has_hot() { vec![false] } else { vec![] };
         assert_eq!(reused(&report), [vec![true, false], hot].concat(), "{layout}");
         let made: u64 = report.layers.iter().filter(|l| !l.reused).map(|l| l.size).sum();
         // Nothing was stored but what was made: the layer on top, the hot layer when it changed, the config.

@@ -53,7 +53,7 @@ fn a_folder_that_only_lower_layers_list_is_found_and_repeated_by_the_conversion(
     let lower = [Item::dir("tmp").mode(0o1777), Item::dir("tmp/a").owner(7, 7, "u", "g"), Item::file("tmp/a/x", "x")];
     let upper = [Item::file("tmp/a/y", "y"), Item::file("tmp/z", "z"), Item::file("new/z", "z")];
     let src = image(&[&lower, &upper, &[Item::dir("tmp").mode(0o700)], &[Item::file("tmp/last", "l")]]);
-    for layout in [Layout::Plain, Layout::Landmark, Layout::Hot] {
+    for layout in LAYOUTS {
         let (dst, _) = converted(&src, layout, &["/tmp/a/y"]);
         let mut names: Vec<String> =
             open(&blob(&dst, 1)).expect("eStargz").toc.entries.into_iter().map(|e| e.name).collect();
@@ -69,7 +69,7 @@ fn a_folder_that_only_lower_layers_list_is_found_and_repeated_by_the_conversion(
 #[test]
 fn a_whiteout_behind_what_it_hides_is_found_when_the_source_has_it_in_front() {
     let src = image(&[&[Item::file("a", "old")], &[Item::file(".wh.a", ""), Item::file("a", "new")]]);
-    for layout in [Layout::Plain, Layout::Landmark, Layout::Hot] {
+    for layout in LAYOUTS {
         converted(&src, layout, &["/a"]);
     }
     let (dst, _) = converted(&src, Layout::Plain, &[]);
@@ -110,9 +110,9 @@ fn what_cannot_be_carried_is_refused_by_name() {
         (&[&[Item::file("a", "old"), Item::hardlink("x", "a"), Item::file("a", "new")]], "x", "replaced there"),
     ];
     for (layers, path, why) in cases {
-        for layout in [Layout::Plain, Layout::Landmark, Layout::Hot] {
+        for layout in LAYOUTS {
             let p = profile(&["/x", "/lib/x"]);
-            let p = (layout != Layout::Plain).then_some(&p);
+            let p = layout.needs_profile().then_some(&p);
             let dst = Memory::default();
             let e = convert(&image(layers), &dst, p, &options(layout), &Silent).map(|_| ()).expect_err(why);
             let cause = std::error::Error::source(&e).expect("a cause").to_string();

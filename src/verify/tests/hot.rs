@@ -1,0 +1,88 @@
+//! What the hot layer holds, and what is left below it.
+
+use super::*;
+use crate::image::names;
+use crate::store::Images;
+
+const PATHS: &[&str] = &["/d/a", "/d/set", "/big"];
+
+fn source() -> Memory {
+    let lower = [
+        Item::dir("d").mode(0o750),
+        Item::file("d/a", bytes(3000, 1)),
+        Item::file("d/b", "b"),
+        Item::file("d/set", "s"),
+        Item::hardlink("d/other", "d/set"),
+        Item::file("d/whole", "old"),
+        // Too large for the hot layer.
+        Item::file("big", vec![7; 17 << 20]),
+        Item::file("small", "t"),
+    ];
+    image(&[&lower, &[Item::dir("d").mode(0o750), Item::file("d/a", "new")]])
+}
+
+fn names_of(dst: &Memory, layer: usize) -> Vec<String> {
+    let descriptor = dst.image("").expect("an image").manifest.layers[layer].clone();
+    let tar = match descriptor.media_type.as_str() {
+        names::LAYER_ZSTD => zstd::decode_all(&dst.bytes(&descriptor.digest)[..]).expect("zstd"),
+        _ => {
+            let mut tar = Vec::new();
+            let blob = dst.bytes(&descriptor.digest);
+            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&blob[..]), &mut tar).expect("gzip");
+            tar
+        }
+    };
+    let mut reader = crate::tar::Reader::new(&tar[..]);
+    let mut names = Vec::new();
+    while let Some(entry) = reader.next().expect("an archive") {
+        names.push(entry.path.clone());
+    }
+    names
+}
+
+fn options_of(layout: Layout, hot_layer: HotLayer) -> convert::Options {
+    convert::Options { hot_layer, chunk_size: 1 << 20, ..options(layout) }
+}
+
+#[test]
+fn with_a_landmark_only_what_the_hot_layer_has_not_is_prefetched() {
+    let (dst, report) = converted_with(&source(), &options_of(Layout::HotLandmark, HotLayer::Copy), PATHS);
+    assert_eq!(names_of(&dst, 2), ["d", "d/a", "d/set", "d/other"]);
+    assert_eq!(names_of(&dst, 0)[..2], ["big", ".prefetch.landmark"]);
+    assert_eq!(names_of(&dst, 1)[0], ".no.prefetch.landmark");
+    assert!(report.layers[0].prefetch_size > Some(0));
+    assert_eq!(dst.image("").expect("an image").manifest.raw["annotations"][names::LAYOUT], "hot+landmark");
+}
+
+#[test]
+fn what_is_moved_is_only_there() {
+    let src = source();
+    let (dst, _) = converted_with(&src, &options_of(Layout::Hot, HotLayer::Move), PATHS);
+    assert_eq!(names_of(&dst, 2), ["d", "d/a", "d/set", "d/other"]);
+    // The old d/a of the lower layer was never visible and stays.
+    let below = names_of(&dst, 0);
+    assert_eq!(below, [".no.prefetch.landmark", "d", "d/a", "d/b", "d/whole", "big", "small", "stargz.index.json"]);
+    assert_eq!(names_of(&dst, 1), [".no.prefetch.landmark", "d", "stargz.index.json"]);
+    let top = dst.image("").expect("an image").manifest.layers[2].clone();
+    assert_eq!((top.is_hot(), top.is_copies()), (true, false));
+    // Converting it again loses nothing, and does not take it for copies.
+    let (again, _) = converted(&dst, Layout::Plain, &[]);
+    assert_eq!(again.image("").expect("an image").manifest.layers.len(), 3);
+    let (again, _) = converted_with(&dst, &options_of(Layout::Hot, HotLayer::Move), &["/d/b"]);
+    assert_eq!(names_of(&again, 3), ["d", "d/b"]);
+}
+
+#[test]
+fn a_moved_layer_over_others_than_its_own_is_found() {
+    let (dst, _) = converted_with(&source(), &options_of(Layout::Hot, HotLayer::Move), PATHS);
+    dst.edit_manifest(|m| {
+        m["layers"][2]["annotations"][names::LAYER_BELOW] = serde_json::json!(Digest::of(b"others").to_string());
+    });
+    assert!(said(&check(None, &dst), "made over other layers"));
+    // Taken for copies, what it holds alone is found.
+    let (dst, _) = converted_with(&source(), &options_of(Layout::Hot, HotLayer::Move), PATHS);
+    dst.edit_manifest(|m| {
+        m["layers"][2]["annotations"].as_object_mut().expect("annotations").remove(names::LAYER_MOVED);
+    });
+    assert!(said(&check(None, &dst), "hot layer over changed lower layers"));
+}
