@@ -38,6 +38,10 @@ pub(super) struct Args {
     /// makes a smaller image [default: copy]
     #[arg(long, value_name = "HOW")]
     hot_layer: Option<HotFiles>,
+    /// Tar archive of files that start-up writes in every fresh container: the Python bytecode among them that fits the image's
+    /// sources goes into the hot layer
+    #[arg(long, value_name = "FILE")]
+    startup_layer: Option<PathBuf>,
     /// Use a profile of which less than half matches this image
     #[arg(long)]
     force_profile: bool,
@@ -176,6 +180,13 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
             Failure::new(2, format!("--hot-layer: layout {layout} has no hot layer")).hint("choose --layout hot")
         );
     }
+    if args.startup_layer.is_some() && !layout.has_hot() {
+        return Err(Failure::new(
+            2,
+            format!("--startup-layer: layout {layout} has no hot layer that it could go into"),
+        )
+        .hint("give --profile FILE, or choose --layout hot"));
+    }
     let chunks = args.chunks.unwrap_or(if layout.has_hot() { Chunks::Fitted } else { Chunks::Uniform });
     if chunks == Chunks::Fitted && profile.is_none() {
         return Err(Failure::new(2, "--chunks fitted needs --profile FILE")
@@ -190,6 +201,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     let options = Options {
         layout,
         hot_layer: if args.hot_layer == Some(HotFiles::Move) { HotLayer::Move } else { HotLayer::Copy },
+        startup: args.startup_layer.clone(),
         fitted: chunks == Chunks::Fitted,
         hot_level: Level::new(args.hot_level).unwrap_or(Level::STORED),
         chunk_size: args.chunk_size,
@@ -217,6 +229,12 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         let reused = if reused > 0 { format!(", {reused} of them reused") } else { String::new() };
         out.say(format_args!("{}: {count} layers{reused}, {before} bytes became {after}; layout {layout}", args.dst));
     }
+    if let Some(s) = report.startup {
+        out.say(format_args!(
+            "start-up layer: {} files of {} bytes added; left out: {} stale, {} whose path is taken, {} that are no bytecode",
+            s.files, s.bytes, s.stale, s.taken, s.other
+        ));
+    }
     if args.json {
         out.json(&report);
     } else {
@@ -230,6 +248,7 @@ fn failure(error: convert::Error) -> Failure {
         convert::Error::ForeignProfile { .. } => {
             Some("record a profile of this image, or use this one with --force-profile")
         }
+        convert::Error::Startup { .. } => Some("expected an uncompressed tar archive that lists its folders"),
         convert::Error::TooManyLayers { .. } => Some("squash some layers first"),
         convert::Error::Store(e) => super::store_hint(e.kind()),
         convert::Error::Layer { source, .. } => match &**source {

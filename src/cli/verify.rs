@@ -57,8 +57,12 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
             out.data(format_args!("and {more} more; --json lists them all"));
         }
     } else {
+        let added = match report.added {
+            0 => String::new(),
+            n => format!(" but for {n} paths that its hot layer adds"),
+        };
         out.data(format_args!(
-            "{}: {}, {} paths, {} files with {} bytes, {} layers, {} chunks checked",
+            "{}: {}{added}, {} paths, {} files with {} bytes, {} layers, {} chunks checked",
             report.digest,
             if src.is_some() { "equal to its source" } else { "conforming" },
             report.paths,

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 
 use super::ingest::Content;
 use super::pool::{Pool, ReadBack, pieces};
+use super::startup::Additions;
 use super::{LayerError, LayerReport, Options};
 use crate::digest::{Digest, HashingWriter};
 use crate::image::{Descriptor, names};
@@ -45,6 +46,7 @@ pub(super) fn build(
     contents: &[Content],
     options: &Options,
     pool: &Pool,
+    additions: Option<&Additions<'_>>,
 ) -> Result<Hot, LayerError> {
     let dir = &options.temp_dir;
     let io = |source| LayerError::Io { doing: format!("writing a temporary file in {}", dir.display()), source };
@@ -68,12 +70,18 @@ pub(super) fn build(
         }
         tar.write_all(&vec![0; padding(entry.size)]).map_err(io)?;
     }
+    if let Some(additions) = additions {
+        additions.write(&mut tar).map_err(io)?;
+    }
     tar.write_all(&END).map_err(io)?;
     let (zstd, diff_id, uncompressed_size) = tar.finish();
     let (buffered, digest, size) = zstd.finish().map_err(io)?.finish();
     buffered.into_inner().map_err(|e| io(e.into_error()))?;
     let mut descriptor = Descriptor::new(names::LAYER_ZSTD, digest, size);
     descriptor.annotations.push((names::LAYER_KIND.into(), "hot".into()));
+    if let Some(additions) = additions.filter(|a| !a.is_empty()) {
+        descriptor.annotations.push((names::LAYER_ADDED.into(), additions.digest().to_string()));
+    }
     let report = LayerReport {
         kind: "hot",
         source: None,
@@ -82,7 +90,7 @@ pub(super) fn build(
         size,
         uncompressed_size,
         prefetch_size: Some(0),
-        entries: Some(entries.len()),
+        entries: Some(entries.len() + additions.map_or(0, Additions::len)),
         reused: false,
     };
     Ok(Hot { descriptor, blob: Blob { file, size }, diff_id, report })

@@ -14,6 +14,7 @@ mod reuse;
 mod shape;
 mod spool;
 mod stack;
+mod startup;
 
 use std::collections::HashSet;
 use std::num::NonZeroUsize;
@@ -31,11 +32,15 @@ use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Match, Order, Pl
 use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::store::{self, Images};
-use crate::tar::{self, At};
+use crate::tar::{self, At, Merged};
 
 use ingest::{Content, Mode};
 use pool::Pool;
 use reuse::{Journal, Known};
+use startup::{Additions, Startup};
+
+pub use startup::Shipped;
+pub(crate) use startup::digest_of as additions_digest;
 
 /// Most layers an image may have: overlayfs and containerd stop there.
 const MAX_LAYERS: usize = 127;
@@ -51,6 +56,8 @@ pub struct Options {
     pub chunk_size: u64,
     /// Compression level of the lazy layers.
     pub level: Level,
+    /// Tar archive of files that start-up writes: its Python bytecode goes into the hot layer.
+    pub startup: Option<PathBuf>,
     /// Chunks that this level hardly makes smaller than the fastest one get the fastest.
     pub adaptive: bool,
     /// Cut large files along the profile's ranges instead of into chunks of one size.
@@ -113,6 +120,15 @@ pub enum Error {
     /// A layout that needs a profile, without one.
     #[error("layout {0} needs a profile")]
     NoProfile(Layout),
+    /// A start-up layer that cannot be used.
+    #[error("start-up layer {}", path.display())]
+    Startup {
+        /// The archive.
+        path: PathBuf,
+        /// The cause.
+        #[source]
+        source: Box<LayerError>,
+    },
     /// The hot layer could not be made.
     #[error("writing the hot layer")]
     Hot(#[source] Box<LayerError>),
@@ -168,6 +184,14 @@ pub enum LayerError {
         /// The entry.
         path: String,
         /// What is above it.
+        parent: String,
+    },
+    /// A file of a start-up layer in an unknown folder.
+    #[error("{path:?} lies in {parent:?}, which neither the image nor the archive lists as a folder")]
+    NoParent {
+        /// The file.
+        path: String,
+        /// A folder above it.
         parent: String,
     },
     /// Another layer failed first.
@@ -228,6 +252,8 @@ pub struct Report {
     pub layout: Layout,
     /// How the profile fitted, when there was one and it was used.
     pub fit: Option<Match>,
+    /// What became of the start-up layer, when there was one and it was used.
+    pub startup: Option<Shipped>,
     /// The destination had this very image already; nothing was read or written.
     pub unchanged: bool,
     /// Layers, lowest first.
@@ -245,6 +271,13 @@ pub fn convert(
     if options.layout.needs_profile() && profile.is_none() {
         return Err(Error::NoProfile(options.layout));
     }
+    let startup = match &options.startup {
+        Some(path) => {
+            let failed = |source| Error::Startup { path: path.clone(), source: Box::new(source) };
+            Some(Startup::open(path).map_err(failed)?)
+        }
+        None => None,
+    };
     let mut image = src.image(&options.platform)?;
     publish::strip_hot_layer(&mut image, progress);
     let count = image.manifest.layers.len() + usize::from(options.layout.has_hot());
@@ -254,7 +287,7 @@ pub fn convert(
 
     // Also to learn now, not after all the work, that the destination cannot be reached or lets nobody in.
     let old = reuse::existing(dst, options)?.filter(|_| options.reuse);
-    let key = reuse::image_key(&image, profile, options);
+    let key = reuse::image_key(&image, profile, startup.as_ref().map(|s| &s.digest), options);
     if let Some(old) = &old
         && let Some(report) = reuse::unchanged(dst, old, &key, &image, options)?
     {
@@ -270,7 +303,16 @@ pub fn convert(
     } else {
         vec![None; image.manifest.layers.len()]
     };
-    let job = Job { src, dst, image: &image, chunking: &chunking, options, journal: &journal, progress };
+    let job = Job {
+        src,
+        dst,
+        image: &image,
+        chunking: &chunking,
+        options,
+        journal: &journal,
+        startup: startup.as_ref(),
+        progress,
+    };
     // Four chunks a thread keep it busy.
     let usual = options.chunk_size.max(plan::HOT_CHUNK).saturating_mul(4 * options.jobs.get() as u64);
     Pool::with(options.jobs, options.memory.unwrap_or(usual), |pool| job.run(pool, profile, candidates, &key))
@@ -284,6 +326,7 @@ struct Job<'a> {
     chunking: &'a Chunking,
     options: &'a Options,
     journal: &'a Journal,
+    startup: Option<&'a Startup>,
     progress: &'a dyn Progress,
 }
 
@@ -325,9 +368,10 @@ impl Job<'_> {
         let options = self.options;
         let planned = self.read(pool, profile, candidates)?;
         let count = planned.indexes.len();
-        let with_hot = !planned.plan.hot.is_empty();
+        let additions = self.additions(&planned)?;
+        let with_hot = !planned.plan.hot.is_empty() || additions.as_ref().is_some_and(|a| !a.is_empty());
         let (stored, hot) = std::thread::scope(|scope| {
-            let hot = with_hot.then(|| scope.spawn(|| self.store_hot(&planned, pool)));
+            let hot = with_hot.then(|| scope.spawn(|| self.store_hot(&planned, additions.as_ref(), pool)));
             let stored = in_parallel(count, pool.workers(), |i| {
                 self.store_layer(&planned, i, pool).map_err(|e| planned.layer_error(i, e))
             });
@@ -350,6 +394,7 @@ impl Job<'_> {
             source: planned.image.descriptor.digest,
             layout: options.layout,
             fit: profile.is_some().then_some(planned.plan.fit),
+            startup: additions.map(|a| a.shipped),
             unchanged: false,
             layers: layers.into_iter().map(|l| l.report).collect(),
         })
@@ -435,10 +480,27 @@ impl Job<'_> {
         Ok(Planned { image, positions, indexes, contents, plan, orders, keys, known })
     }
 
+    /// What the start-up layer adds to this image.
+    fn additions(&self, planned: &Planned) -> Result<Option<Additions<'_>>, Error> {
+        let Some((startup, path)) = self.startup.zip(self.options.startup.as_ref()) else { return Ok(None) };
+        let merged = Merged::of(planned.indexes.iter().map(|i| i.entries.as_slice()), estargz::landmark::is_ours);
+        let failed = |source| Error::Startup { path: path.clone(), source: Box::new(source) };
+        startup.select(&planned.indexes, &merged).map(Some).map_err(failed)
+    }
+
     /// Writes and stores the hot layer.
-    fn store_hot(&self, planned: &Planned, pool: &Pool) -> Result<publish::NewLayer, Error> {
+    fn store_hot(
+        &self,
+        planned: &Planned,
+        additions: Option<&Additions<'_>>,
+        pool: &Pool,
+    ) -> Result<publish::NewLayer, Error> {
         let Planned { indexes, contents, plan, .. } = planned;
-        let hot = hot::build(&plan.hot, indexes, contents, self.options, pool).map_err(|e| Error::Hot(Box::new(e)))?;
+        let mut entries = plan.hot.clone();
+        // An unpacker that met a file without its folders would make them anew.
+        entries.extend(additions.iter().flat_map(|a| &a.folders).filter(|at| !plan.hot.contains(at)));
+        let hot = hot::build(&entries, indexes, contents, self.options, pool, additions);
+        let hot = hot.map_err(|e| Error::Hot(Box::new(e)))?;
         let task = self.progress.start("storing the hot layer", hot.descriptor.size);
         self.dst.put(&hot.descriptor, &hot.blob)?;
         self.progress.advance(task, hot.descriptor.size);

@@ -30,10 +30,12 @@ pub(super) fn layered(history: &[Value]) -> impl DoubleEndedIterator<Item = usiz
 /// Takes off the hot layer of an earlier conversion: its copies may be older than the layers below.
 pub(super) fn strip_hot_layer(image: &mut Image, progress: &dyn Progress) {
     // One that holds what the layers below have not is a layer as any other.
-    if !image.manifest.layers.last().is_some_and(Descriptor::is_copies) {
-        return;
-    }
-    progress.warn("the source carries a hot layer of an earlier conversion; it is left out and made anew where the layout asks for it");
+    let Some(hot) = image.manifest.layers.last().filter(|l| l.is_copies()) else { return };
+    let added = match hot.annotation(names::LAYER_ADDED) {
+        Some(_) => ", with the start-up files that it added: give --startup-layer again to have them",
+        None => "",
+    };
+    progress.warn(&format!("the source carries a hot layer of an earlier conversion; it is left out and made anew where the layout asks for it{added}"));
     let layers = image.manifest.layers.len();
     image.manifest.layers.pop();
     image.config.diff_ids.pop();

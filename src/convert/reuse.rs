@@ -43,7 +43,12 @@ pub(super) fn existing(dst: &dyn Images, options: &Options) -> Result<Option<Ima
 }
 
 /// Key of a whole conversion: source, encoder and its options, layout, and of the profile what can matter.
-pub(super) fn image_key(image: &Image, profile: Option<&Profile>, options: &Options) -> String {
+pub(super) fn image_key(
+    image: &Image,
+    profile: Option<&Profile>,
+    startup: Option<&Digest>,
+    options: &Options,
+) -> String {
     let mut h = Hasher::default();
     let mut field = |bytes: &[u8]| {
         h.update(&(bytes.len() as u64).to_le_bytes());
@@ -54,6 +59,10 @@ pub(super) fn image_key(image: &Image, profile: Option<&Profile>, options: &Opti
     field(options.layout.to_string().as_bytes());
     if options.hot_layer == HotLayer::Move {
         field(b"moved");
+    }
+    if let Some(digest) = startup {
+        field(b"startup");
+        field(digest.to_string().as_bytes());
     }
     field(&[u8::from(options.keep_layers)]);
     for file in profile.iter().flat_map(|p| &p.files).filter(|f| f.origin == Origin::Image) {
@@ -85,6 +94,7 @@ pub(super) fn unchanged(
         source: source.descriptor.digest,
         layout: options.layout,
         fit: None,
+        startup: None,
         unchanged: true,
         layers,
     }))

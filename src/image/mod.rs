@@ -55,6 +55,8 @@ pub mod names {
     pub const LAYER_BELOW: &str = "dev.esgz.layer.below";
     /// Layer annotation of ours, on a hot layer: `true` where it holds files that the layers below have not.
     pub const LAYER_MOVED: &str = "dev.esgz.layer.moved";
+    /// Layer annotation of ours, on a hot layer: digest over the files that it adds to the image, where it adds any.
+    pub const LAYER_ADDED: &str = "dev.esgz.layer.added";
     /// Layer annotation of ours: digest over everything that decides the layer's bytes.
     pub const LAYER_KEY: &str = "dev.esgz.layer.key";
     /// Manifest annotation of ours: digest over everything that decides the image.

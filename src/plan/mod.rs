@@ -5,7 +5,7 @@ mod chunks;
 mod hot;
 mod order;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -125,7 +125,7 @@ pub struct Plan {
     /// Entries of the hot layer in their order, parents and hard-link targets first.
     pub hot: Vec<At>,
     /// For each layer the positions of the entries that the hot layer has instead of it.
-    pub moved: Vec<HashSet<usize>>,
+    pub moved: Vec<BTreeSet<usize>>,
     /// How well the profiles fit.
     pub fit: Match,
 }
@@ -141,7 +141,7 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
         layout,
         prioritized: vec![Vec::new(); layers.len()],
         hot: Vec::new(),
-        moved: vec![HashSet::new(); layers.len()],
+        moved: vec![BTreeSet::new(); layers.len()],
         fit: Match::default(),
     };
     let Some(profile) = profile else { return plan };

@@ -1,6 +1,6 @@
 //! The order of a layer's entries: prioritized ones first, with everything that must stand before them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::estargz::landmark;
 use crate::tar::whiteout;
@@ -19,7 +19,7 @@ pub struct Order {
 /// and every whiteout of itself or of a folder above it (an unpacker that met the file first would delete it again).
 /// Dropped are those that another layer has instead (`moved`), entries that a later one of the same path replaces, and what
 /// an earlier conversion put there.
-pub fn order(entries: &[Entry], prioritized: &[usize], moved: &HashSet<usize>) -> Order {
+pub fn order(entries: &[Entry], prioritized: &[usize], moved: &BTreeSet<usize>) -> Order {
     let stays = |i: &usize| !moved.contains(i) && !landmark::is_ours(&entries[*i].path);
     let kept: Vec<usize> = survivors(entries).into_iter().filter(stays).collect();
     let by_path: HashMap<&str, usize> = kept.iter().map(|&i| (entries[i].path.as_str(), i)).collect();
@@ -111,7 +111,7 @@ mod tests {
 
     fn ordered(specs: &[&str], first: &[usize]) -> (Vec<String>, Vec<String>) {
         let e = entries(specs);
-        let o = order(&e, first, &HashSet::new());
+        let o = order(&e, first, &BTreeSet::new());
         let names = |v: Vec<usize>| v.into_iter().map(|i| e[i].path.clone()).collect();
         (names(o.front), names(o.rest))
     }
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn what_is_moved_is_dropped() {
         let e = entries(&["a/", "a/b", "c=>a/b", "d"]);
-        let o = order(&e, &[3], &HashSet::from([1, 2]));
+        let o = order(&e, &[3], &BTreeSet::from([1, 2]));
         assert_eq!((o.front, o.rest), (vec![3], vec![0]));
     }
 

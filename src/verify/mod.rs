@@ -12,6 +12,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 
 use serde::Serialize;
@@ -97,6 +98,8 @@ pub struct Report {
     pub files: usize,
     /// Bytes in them.
     pub bytes: u64,
+    /// Paths that the hot layer adds to the source, as it says.
+    pub added: usize,
     /// Chunks whose digest was computed.
     pub chunks: u64,
     /// Everything found wrong.
@@ -176,6 +179,7 @@ pub fn verify(
         paths: 0,
         files: 0,
         bytes: 0,
+        added: 0,
         chunks: converted.iter().flatten().map(|c| c.chunks).sum(),
         problems,
     };
@@ -302,14 +306,26 @@ fn compare(image: &Image, from: Option<(&Image, &[Content])>, converted: &[Conte
     let hot = |i: usize| image.manifest.layers[i].is_hot();
     all.lazy_traps(|i| !hot(i), |layer, path, what| push(Some(layer), path, what));
     let lazy = lazy_layers(image).len();
-    if image.manifest.layers.last().is_some_and(Descriptor::is_copies) {
+    let top = image.manifest.layers.last();
+    // What the hot layer says it adds; what else it has of its own is a difference.
+    let recorded = top.and_then(|l| l.annotation(names::LAYER_ADDED));
+    let additions = |below: &RootFs<'_>| match recorded.map(|recorded| (recorded, all.additions(lazy, below))) {
+        Some((recorded, (paths, found))) if recorded == found.to_string() => paths,
+        _ => BTreeSet::new(),
+    };
+    if top.is_some_and(Descriptor::is_copies) {
         let below = RootFs::of(&converted[..lazy]);
-        all.compare(&below, |_, path, what| {
+        let added = additions(&below);
+        report.added = added.len();
+        all.compare(&below, &added, |_, path, what| {
             push(Some(lazy), path, format!("hot layer over changed lower layers: {what}"));
         });
     }
     let Some((source, from)) = from else { return };
-    all.compare(&RootFs::of(from), &mut push);
+    let source_fs = RootFs::of(from);
+    let added = additions(&source_fs);
+    report.added = added.len();
+    all.compare(&source_fs, &added, &mut push);
     let pairs = manifest::align(lazy_layers(image), source_layers(source));
     let unknown = pairs.contains(&None);
     for (j, want) in from.iter().enumerate().filter(|(j, _)| !unknown && !pairs.contains(&Some(*j))) {

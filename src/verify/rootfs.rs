@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::content::Content;
+use crate::convert::additions_digest;
 use crate::digest::Digest;
 use crate::estargz::landmark;
 use crate::tar::{At, Entry, Kind, Merged, Time, parents, survivors, whiteout};
@@ -82,9 +83,28 @@ impl<'a> RootFs<'a> {
         Some((at, node))
     }
 
-    /// Compares with what is `expected`; `say(layer, path, what)` takes every difference, with the layer of `self` that shows
-    /// the path.
-    pub(super) fn compare(&self, expected: &RootFs<'_>, mut say: impl FnMut(Option<usize>, &str, String)) {
+    /// The paths that a layer has and `expected` has not, and a digest over what they show.
+    pub(super) fn additions(&self, layer: usize, expected: &RootFs<'_>) -> (BTreeSet<&str>, Digest) {
+        let paths: BTreeSet<&str> = self
+            .merged
+            .iter()
+            .filter(|(p, at)| at.layer == layer && expected.merged.get(p).is_none())
+            .map(|(p, _)| p)
+            .collect();
+        let content = self.layers[layer];
+        let entries = paths.iter().filter_map(|p| self.merged.get(p)).map(|at| at.index);
+        let digest = additions_digest(entries.map(|i| (&content.entries[i], content.digests[i])));
+        (paths, digest)
+    }
+
+    /// Compares with what is `expected` besides the paths in `added`; `say(layer, path, what)` takes every difference, with the
+    /// layer of `self` that shows the path.
+    pub(super) fn compare(
+        &self,
+        expected: &RootFs<'_>,
+        added: &BTreeSet<&str>,
+        mut say: impl FnMut(Option<usize>, &str, String),
+    ) {
         let all: BTreeSet<&str> = self.merged.iter().chain(expected.merged.iter()).map(|(p, _)| p).collect();
         for path in all {
             match (self.node(path), expected.node(path)) {
@@ -93,6 +113,7 @@ impl<'a> RootFs<'a> {
                         say(Some(at.layer), path, what);
                     }
                 }
+                (Some(_), None) if added.contains(path) => {}
                 (Some((at, found)), None) => {
                     say(Some(at.layer), path, format!("a {} that is not in the source", found.kind));
                 }

@@ -23,15 +23,13 @@ fn source() -> Memory {
 
 fn names_of(dst: &Memory, layer: usize) -> Vec<String> {
     let descriptor = dst.image("").expect("an image").manifest.layers[layer].clone();
-    let tar = match descriptor.media_type.as_str() {
-        names::LAYER_ZSTD => zstd::decode_all(&dst.bytes(&descriptor.digest)[..]).expect("zstd"),
-        _ => {
-            let mut tar = Vec::new();
-            let blob = dst.bytes(&descriptor.digest);
-            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&blob[..]), &mut tar).expect("gzip");
-            tar
-        }
+    let (blob, mut tar) = (dst.bytes(&descriptor.digest), Vec::new());
+    let read = if descriptor.media_type == names::LAYER_ZSTD {
+        zstd::stream::copy_decode(&blob[..], &mut tar).map(|()| 0)
+    } else {
+        std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&blob[..]), &mut tar)
     };
+    read.expect("a layer");
     let mut reader = crate::tar::Reader::new(&tar[..]);
     let mut names = Vec::new();
     while let Some(entry) = reader.next().expect("an archive") {

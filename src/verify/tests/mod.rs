@@ -9,6 +9,7 @@ mod images;
 mod random;
 mod reuse;
 mod shape;
+mod startup;
 mod toc;
 mod traps;
 
@@ -31,6 +32,7 @@ fn options(layout: Layout) -> convert::Options {
     convert::Options {
         layout,
         hot_layer: HotLayer::Copy,
+        startup: None,
         chunk_size: 1000,
         level: Level::DEFAULT,
         adaptive: true,

@@ -1,0 +1,212 @@
+//! The start-up layer: what a container would write again on every fresh start, given as a tar archive, goes into the hot
+//! layer behind its copies. So far that is Python bytecode; whatever else the archive holds is left out and counted.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::LayerError;
+use crate::digest::{Digest, Hasher, HashingReader};
+use crate::plan::LayerIndex;
+use crate::tar::{self, At, Entry, Kind, Merged, padding, parents};
+
+/// Header of a `.pyc` file (CPython since 3.7, PEP 552): magic number, flags, and either the source's time and size or its hash.
+const PYC_HEADER: usize = 16;
+/// Where files of a container come from elsewhere or do not last.
+const NEVER: [&str; 7] = ["proc", "sys", "dev", "run", "tmp", "var/run", "var/tmp"];
+
+/// An archive of captured files, read once; payloads are read again when they are written.
+pub(super) struct Startup {
+    file: File,
+    /// Of the whole archive.
+    pub(super) digest: Digest,
+    /// By path; of several entries the last.
+    captured: BTreeMap<String, Captured>,
+}
+
+struct Captured {
+    entry: Entry,
+    /// Where the payload begins.
+    at: u64,
+    digest: Option<Digest>,
+    /// What the payload begins with.
+    head: Vec<u8>,
+}
+
+/// What became of the files of a start-up layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Shipped {
+    /// Files in the hot layer.
+    pub files: usize,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Bytecode whose source the image has not, or not with the time and size that it was compiled from.
+    pub stale: usize,
+    /// Files whose path the image has already, or cannot have.
+    pub taken: usize,
+    /// No bytecode, or in a place that does not last.
+    pub other: usize,
+}
+
+/// Entries of the hot layer that come from a start-up layer, in their order.
+pub(super) struct Additions<'a> {
+    startup: &'a Startup,
+    captured: Vec<&'a Captured>,
+    /// Folders of the image that they lie in.
+    pub(super) folders: Vec<At>,
+    pub(super) shipped: Shipped,
+}
+
+impl Startup {
+    pub(super) fn open(path: &Path) -> Result<Self, LayerError> {
+        let io = |source| LayerError::Io { doing: "reading it".into(), source };
+        let file = File::open(path).map_err(io)?;
+        let mut archive = tar::Reader::new(HashingReader::new(BufReader::with_capacity(1 << 20, &file)));
+        let mut captured = BTreeMap::new();
+        while let Some(entry) = archive.next()? {
+            let at = archive.position();
+            let (mut digest, mut head) = (None, Vec::new());
+            if entry.kind == Kind::File {
+                let mut payload = HashingReader::new((&mut archive).take(entry.size));
+                (&mut payload).take(PYC_HEADER as u64).read_to_end(&mut head).map_err(io)?;
+                io::copy(&mut payload, &mut io::sink()).map_err(io)?;
+                digest = Some(payload.finish().0);
+            }
+            captured.insert(entry.path.clone(), Captured { entry, at, digest, head });
+        }
+        let mut rest = archive.into_inner();
+        io::copy(&mut rest, &mut io::sink()).map_err(io)?;
+        let (digest, _) = rest.finish();
+        Ok(Self { file, digest, captured })
+    }
+
+    /// What of it belongs to this image.
+    pub(super) fn select(&self, indexes: &[LayerIndex], merged: &Merged) -> Result<Additions<'_>, LayerError> {
+        let mut out =
+            Additions { startup: self, captured: Vec::new(), folders: Vec::new(), shipped: Shipped::default() };
+        let mut placed = HashSet::new();
+        for (path, captured) in &self.captured {
+            let shipped = &mut out.shipped;
+            if captured.entry.kind == Kind::Dir {
+                continue;
+            }
+            let never = NEVER.iter().any(|n| path.strip_prefix(n).is_some_and(|rest| rest.starts_with('/')));
+            let Some(source) = source_of(path).filter(|_| captured.entry.kind == Kind::File && !never) else {
+                shipped.other += 1;
+                continue;
+            };
+            if merged.get(path).is_some() || merged.odd_parent(path).is_some() {
+                shipped.taken += 1;
+                continue;
+            }
+            let source = merged.get(&source).map(|at| &indexes[at.layer].entries[at.index]);
+            if !source.is_some_and(|s| is_compiled_from(&captured.head, s)) {
+                shipped.stale += 1;
+                continue;
+            }
+            for above in [""].into_iter().chain(parents(path)).filter(|above| placed.insert(*above)) {
+                match (merged.get(above), self.captured.get(above)) {
+                    (Some(at), _) => out.folders.push(at),
+                    // What the archive says of the root is an accident of where it was made.
+                    (None, _) if above.is_empty() => {}
+                    (None, Some(folder)) if folder.entry.kind == Kind::Dir => out.captured.push(folder),
+                    (None, _) => {
+                        return Err(LayerError::NoParent { path: path.clone(), parent: above.into() });
+                    }
+                }
+            }
+            shipped.files += 1;
+            shipped.bytes += captured.entry.size;
+            out.captured.push(captured);
+        }
+        Ok(out)
+    }
+}
+
+impl Additions<'_> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.captured.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.captured.len()
+    }
+
+    /// Writes the entries.
+    pub(super) fn write(&self, tar: &mut impl Write) -> io::Result<()> {
+        for captured in &self.captured {
+            let entry = &captured.entry;
+            tar.write_all(&entry.raw)?;
+            let (mut hasher, mut at, mut left) = (Hasher::default(), captured.at, entry.size);
+            let mut buf = vec![0; 1 << 16];
+            while left > 0 {
+                let n = buf.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                self.startup.file.read_exact_at(&mut buf[..n], at)?;
+                hasher.update(&buf[..n]);
+                tar.write_all(&buf[..n])?;
+                at += n as u64;
+                left -= n as u64;
+            }
+            if captured.digest.is_some_and(|d| d != hasher.finish()) {
+                return Err(io::Error::other(format!(
+                    "the start-up layer changed while it was read: {:?}",
+                    entry.path
+                )));
+            }
+            tar.write_all(&vec![0; padding(entry.size)])?;
+        }
+        Ok(())
+    }
+
+    /// See [`digest_of`].
+    pub(super) fn digest(&self) -> Digest {
+        digest_of(self.captured.iter().map(|c| (&c.entry, c.digest)))
+    }
+}
+
+/// Digest over everything that added entries show, by which `verify` knows them again.
+pub(crate) fn digest_of<'a>(entries: impl IntoIterator<Item = (&'a Entry, Option<Digest>)>) -> Digest {
+    let by_path: BTreeMap<&str, _> = entries.into_iter().map(|(e, digest)| (e.path.as_str(), (e, digest))).collect();
+    let mut h = Hasher::default();
+    for (path, (e, digest)) in by_path {
+        let owner = format!("{:?} {:o} {}:{} {:?}:{:?}", e.kind, e.mode, e.uid, e.gid, e.uname, e.gname);
+        let time = format!("{}.{:09}", e.mtime.seconds, e.mtime.nanos);
+        let content = digest.map_or_else(String::new, |d| d.to_string());
+        let xattrs = e.xattrs.iter().flat_map(|(k, v)| [k.as_bytes(), v]);
+        let fields = [path, &owner, &time, &e.link, &content].map(str::as_bytes);
+        for field in fields.into_iter().chain(xattrs) {
+            h.update(&(field.len() as u64).to_le_bytes());
+            h.update(field);
+        }
+    }
+    h.finish()
+}
+
+/// The source of a bytecode file (PEP 3147): `d/__pycache__/m.cpython-312.pyc` is made from `d/m.py`.
+fn source_of(path: &str) -> Option<String> {
+    let (folder, name) = path.rsplit_once('/')?;
+    let parent = folder.strip_suffix("__pycache__")?;
+    let (module, tag) = name.strip_suffix(".pyc")?.split_once(".")?;
+    // As `x.cpython-312.opt-1.pyc`.
+    (!module.is_empty() && !tag.is_empty() && (parent.is_empty() || parent.ends_with('/')))
+        .then(|| format!("{parent}{module}.py"))
+}
+
+/// Whether an interpreter would take the bytecode for this source.
+fn is_compiled_from(head: &[u8], source: &Entry) -> bool {
+    let field = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
+    match field(4) {
+        Some(0) => {
+            // As the interpreter compares them: the low 32 bits of whole seconds and of the size.
+            let low = |n: u64| u32::try_from(n & u64::from(u32::MAX)).ok();
+            field(8) == low(source.mtime.seconds.cast_unsigned()) && field(12) == low(source.size)
+        }
+        // By the source's hash, which the interpreter compares or was told not to.
+        Some(1 | 3) => head.len() == PYC_HEADER,
+        _ => false,
+    }
+}
