@@ -14,7 +14,7 @@ use crate::digest::{Digest, Hasher, HashingReader};
 use crate::plan::LayerIndex;
 use crate::tar::{self, At, Entry, Kind, Merged, padding, parents};
 
-/// Header of a `.pyc` file (CPython since 3.7, PEP 552): magic number, flags, and either the source's time and size or its hash.
+/// Header of a `.pyc` file (PEP 552): magic number, flags, and either the source's time and size or its hash.
 const PYC_HEADER: usize = 16;
 /// Where files of a container come from elsewhere or do not last.
 const NEVER: [&str; 7] = ["proc", "sys", "dev", "run", "tmp", "var/run", "var/tmp"];
@@ -190,7 +190,7 @@ pub(crate) fn digest_of<'a>(entries: impl IntoIterator<Item = (&'a Entry, Option
 fn source_of(path: &str) -> Option<String> {
     let (folder, name) = path.rsplit_once('/')?;
     let parent = folder.strip_suffix("__pycache__")?;
-    let (module, tag) = name.strip_suffix(".pyc")?.split_once(".")?;
+    let (module, tag) = name.strip_suffix(".pyc")?.split_once('.')?;
     // As `x.cpython-312.opt-1.pyc`.
     (!module.is_empty() && !tag.is_empty() && (parent.is_empty() || parent.ends_with('/')))
         .then(|| format!("{parent}{module}.py"))
