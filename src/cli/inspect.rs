@@ -279,6 +279,7 @@ mod tests {
         let options = convert::Options {
             layout: Layout::Plain,
             hot_layer: HotLayer::Copy,
+            hot_codec: convert::HotCodec::Zstd,
             startup: None,
             chunk_size: 1000,
             level: Level::DEFAULT,

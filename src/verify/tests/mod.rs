@@ -32,6 +32,7 @@ fn options(layout: Layout) -> convert::Options {
     convert::Options {
         layout,
         hot_layer: HotLayer::Copy,
+        hot_codec: convert::HotCodec::Zstd,
         startup: None,
         chunk_size: 1000,
         level: Level::DEFAULT,
