@@ -4,6 +4,7 @@ mod damage;
 mod differences;
 mod early;
 mod edit;
+mod grouped;
 mod hot;
 mod images;
 mod random;
@@ -34,6 +35,7 @@ fn options(layout: Layout) -> convert::Options {
         hot_layer: HotLayer::Copy,
         startup: None,
         chunk_size: 1000,
+        min_chunk_size: 0,
         level: Level::DEFAULT,
         adaptive: true,
         fitted: layout.has_hot(),
