@@ -70,6 +70,11 @@ pub(super) struct Args {
     /// Bytes of a chunk, where chunks are uniform or nothing was read
     #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE, value_parser = clap::value_parser!(u64).range(4096..=MAX_CHUNK_SIZE))]
     chunk_size: u64,
+    /// Let small files share a gzip member until their compressed payloads have so many bytes: fewer requests and a smaller
+    /// image, while whoever reads one of them decompresses its neighbours too. Needs stargz-snapshotter 0.13 or newer on
+    /// every node. 0: a member for each
+    #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_CHUNK_SIZE))]
+    min_chunk_size: u64,
     /// Compressing threads [default: one a core]
     #[arg(long, short)]
     jobs: Option<NonZeroUsize>,
@@ -215,6 +220,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         fitted: chunks == Chunks::Fitted,
         hot_level: Level::new(args.hot_level).unwrap_or(Level::STORED),
         chunk_size: args.chunk_size,
+        min_chunk_size: args.min_chunk_size,
         level,
         adaptive,
         platform: args.platform.clone(),

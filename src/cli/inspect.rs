@@ -1,6 +1,6 @@
 //! `esgz inspect`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -74,6 +74,8 @@ struct TocReport {
     entries: usize,
     files: usize,
     chunks: usize,
+    /// Compressed members that hold them; fewer where small files share some.
+    members: usize,
     /// `prefetch`, `no-prefetch` or `none`.
     landmark: &'static str,
     /// Entries in front of the landmark.
@@ -191,6 +193,7 @@ fn toc_report(layer: &Layer, claims: Option<&str>, files: bool) -> TocReport {
         (None, None) => ("none", 0),
     };
     let chunks = layer.toc.entries.iter().filter(|e| e.offset > 0).count();
+    let members = layer.toc.entries.iter().map(|e| e.offset).filter(|&o| o > 0).collect::<HashSet<_>>().len();
     let list = entries.iter().filter(|_| files).map(|e| Listed {
         path: e.name.clone(),
         kind: e.kind.clone(),
@@ -205,6 +208,7 @@ fn toc_report(layer: &Layer, claims: Option<&str>, files: bool) -> TocReport {
         entries: entries.len(),
         files: entries.iter().filter(|e| e.kind == "reg").count(),
         chunks,
+        members,
         landmark,
         prioritized,
         prefetch_size: layer.prefetch_size(),
@@ -282,6 +286,7 @@ mod tests {
             hot_codec: convert::HotCodec::Zstd,
             startup: None,
             chunk_size: 1000,
+            min_chunk_size: 0,
             level: Level::DEFAULT,
             adaptive: false,
             platform: String::new(),
@@ -313,6 +318,7 @@ mod tests {
         assert_eq!((layer.kind, layer.size), ("estargz", report.compressed));
         let toc = layer.toc.as_ref().expect("a TOC");
         assert_eq!((toc.entries, toc.files, toc.chunks, toc.landmark, toc.prioritized), (4, 3, 4, "no-prefetch", 0));
+        assert_eq!(toc.members, 4);
         assert!(toc.toc_annotated && toc.problems.is_empty() && toc.toc_offset + toc.toc_size + 51 == layer.size);
         let list: Vec<_> = toc.list.iter().map(|l| (l.path.as_str(), l.size)).collect();
         assert_eq!(list, [(".no.prefetch.landmark", 1), ("d/", 0), ("d/a", 2500), ("d/empty", 0)]);

@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 
 use super::ingest::Content;
-use super::pool::{Pool, ReadBack, pieces};
+use super::pool::{Piece, Pool, ReadBack, pieces};
 use super::startup::Additions;
 use super::{LayerError, LayerReport, Options};
 use crate::digest::{Digest, HashingWriter};
@@ -102,7 +102,7 @@ pub(super) fn build(
     let mut tar = HashingWriter::new(encoder);
     let todo = entries.iter().flat_map(|at| {
         let (entry, content) = (&indexes[at.layer].entries[at.index], &contents[at.layer]);
-        pieces(&entry.path, &content.chunks[at.index], &content.spool)
+        pieces(&entry.path, &content.chunks[at.index], &content.spool).map(Piece::work)
     });
     let mut members = ReadBack::new(pool, todo);
     for at in entries {

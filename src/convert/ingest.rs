@@ -13,7 +13,7 @@ use super::pool::Pool;
 use super::spool::Spool;
 use super::{Error, LayerError, Options};
 use crate::digest::{Digest, Hasher, HashingReader};
-use crate::estargz::{ChunkInfo, Level, Member};
+use crate::estargz::{ChunkInfo, Level};
 use crate::image::layer::decompress;
 use crate::image::{Descriptor, Image};
 use crate::plan::{Chunking, HotLayer, LayerIndex};
@@ -189,9 +189,9 @@ fn read(
     upload: &dyn Fn(Arc<Early>),
 ) -> Result<Ingested, LayerError> {
     let spool = Arc::new(Spool::create(&options.temp_dir)?);
-    // With prioritized and moved files the order is known only when all layers were read.
+    // With prioritized and moved files the order is known only when all layers were read; files share members by that order.
     let in_order = !options.layout.has_landmark() && options.hot_layer == HotLayer::Copy;
-    let straight = matches!(mode, Mode::Compress) && in_order;
+    let straight = matches!(mode, Mode::Compress) && in_order && options.min_chunk_size == 0;
     let early = straight.then(|| Early::new(&spool));
     if let Some(early) = &early {
         upload(Arc::clone(early));
@@ -272,10 +272,8 @@ fn entries(
                 let adaptive = options.adaptive && level == options.level;
                 let (reply, answer) = crossbeam_channel::bounded(1);
                 pool.run(move |tools| {
-                    let level = if adaptive { tools.worthwhile(&raw, level) } else { level };
-                    let bytes = tools.encoder(level).member(&raw);
                     // A layer that failed meanwhile no longer listens.
-                    let _gone = reply.send((Member::made(raw, bytes, &mut tools.decoder), permit));
+                    let _gone = reply.send((tools.member(raw, level, adaptive), permit));
                 })?;
                 send(Item::Chunk(answer))?;
             }

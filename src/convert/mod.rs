@@ -6,6 +6,7 @@
 
 mod commit;
 mod early;
+mod group;
 mod hot;
 mod ingest;
 mod pool;
@@ -55,6 +56,8 @@ pub struct Options {
     pub hot_layer: HotLayer,
     /// Bytes of a chunk.
     pub chunk_size: u64,
+    /// Small files share a member until their compressed payloads have this many bytes; 0: a member each.
+    pub min_chunk_size: u64,
     /// Compression level of the lazy layers.
     pub level: Level,
     /// Compression of the hot layer.

@@ -23,14 +23,14 @@ const WORTH: usize = 15;
 /// What each thread keeps, because it is costly to create.
 pub(super) struct Tools {
     encoders: Vec<(Level, Encoder)>,
-    pub(super) decoder: Decoder,
+    decoder: Decoder,
 }
 
 impl Tools {
     /// The level for a payload that may be worth no effort: the fastest one where a sample becomes hardly larger by it, as
     /// in device code, which comes compressed in CUDA libraries and is a third of a vLLM image (1 % more bytes at 1.6 times
     /// the speed).
-    pub(super) fn worthwhile(&mut self, raw: &[u8], level: Level) -> Level {
+    fn worthwhile(&mut self, raw: &[u8], level: Level) -> Level {
         if raw.len() < SAMPLED || level <= Level::FAST {
             return level;
         }
@@ -40,8 +40,15 @@ impl Tools {
         if fast * 1000 <= good * (1000 + WORTH) { Level::FAST } else { level }
     }
 
+    /// Compresses a payload and compares; `adaptive`: only as much as is [`Tools::worthwhile`].
+    pub(super) fn member(&mut self, raw: Vec<u8>, level: Level, adaptive: bool) -> Result<Member, String> {
+        let level = if adaptive { self.worthwhile(&raw, level) } else { level };
+        let bytes = self.encoder(level).member(&raw);
+        Member::made(raw, bytes, &mut self.decoder)
+    }
+
     /// The encoder of a level; a conversion has two or three of them.
-    pub(super) fn encoder(&mut self, level: Level) -> &mut Encoder {
+    fn encoder(&mut self, level: Level) -> &mut Encoder {
         let at = self.encoders.iter().position(|(l, _)| *l == level).unwrap_or_else(|| {
             self.encoders.push((level, Encoder::new(level)));
             self.encoders.len() - 1
@@ -132,16 +139,42 @@ impl Pool {
     }
 }
 
+type Make = dyn FnOnce(&mut Tools) -> Result<Member, estargz::Error> + Send;
+
+/// Work that gives a member, for a thread of the pool.
+pub(super) struct Work {
+    /// Bytes that it takes.
+    pub(super) size: u64,
+    pub(super) run: Box<Make>,
+}
+
 /// A chunk in a spool.
-pub(super) struct Piece<'a> {
+pub(super) struct Piece {
     /// Its file, for errors.
-    pub(super) path: &'a str,
+    pub(super) path: String,
     /// Offset in the file, bytes.
-    pub(super) offset: u64,
+    offset: u64,
     /// Where its member is.
     pub(super) info: ChunkInfo,
     /// Whose `place` that is.
-    pub(super) spool: &'a Arc<Spool>,
+    spool: Arc<Spool>,
+}
+
+impl Piece {
+    /// Reads it back, decompressed and checked.
+    pub(super) fn open(self, tools: &mut Tools) -> Result<Member, estargz::Error> {
+        let Self { path, offset, info, spool } = self;
+        let member = spool.read(info.place, info.compressed).map_err(|source| estargz::Error::Io {
+            doing: format!("reading {path:?} back from the temporary file"),
+            source,
+        })?;
+        Member::open(&path, offset, &info, member, &mut tools.decoder)
+    }
+
+    /// The same for another thread.
+    pub(super) fn work(self) -> Work {
+        Work { size: self.info.size, run: Box::new(|tools| self.open(tools)) }
+    }
 }
 
 /// The chunks of a file with their offsets.
@@ -149,23 +182,23 @@ pub(super) fn pieces<'a>(
     path: &'a str,
     chunks: &'a [ChunkInfo],
     spool: &'a Arc<Spool>,
-) -> impl Iterator<Item = Piece<'a>> {
+) -> impl Iterator<Item = Piece> + use<'a> {
     let mut offset = 0;
     chunks.iter().map(move |info| {
-        let piece = Piece { path, offset, info: *info, spool };
+        let piece = Piece { path: path.into(), offset, info: *info, spool: Arc::clone(spool) };
         offset += info.size;
         piece
     })
 }
 
-/// Reads members back in a given order, decompressed and checked by the pool ahead of the one who asks.
-pub(super) struct ReadBack<'a, I: Iterator<Item = Piece<'a>>> {
+/// Gives members in a given order, read back or made by the pool ahead of the one who asks.
+pub(super) struct ReadBack<'a, I: Iterator<Item = Work>> {
     pool: &'a Pool,
     todo: Peekable<I>,
     flying: VecDeque<Receiver<(Result<Member, estargz::Error>, Permit)>>,
 }
 
-impl<'a, I: Iterator<Item = Piece<'a>>> ReadBack<'a, I> {
+impl<'a, I: Iterator<Item = Work>> ReadBack<'a, I> {
     pub(super) fn new(pool: &'a Pool, todo: I) -> Self {
         Self { pool, todo: todo.peekable(), flying: VecDeque::new() }
     }
@@ -173,21 +206,15 @@ impl<'a, I: Iterator<Item = Piece<'a>>> ReadBack<'a, I> {
     /// The next member.
     pub(super) fn next(&mut self) -> Result<Member, LayerError> {
         while self.flying.len() < 2 * self.pool.workers
-            && let Some(size) = self.todo.peek().map(|piece| piece.info.size)
+            && let Some(size) = self.todo.peek().map(|work| work.size)
         {
             // Others that read back have permits too: who holds some may not wait for more.
             let permit = if self.flying.is_empty() { Some(self.pool.permit(size)) } else { self.pool.try_permit(size) };
             let Some(permit) = permit else { break };
-            let Some(piece) = self.todo.next() else { break };
-            let Piece { path, offset, info, spool } = piece;
+            let Some(work) = self.todo.next() else { break };
             let (reply, answer) = bounded(1);
-            let (path, spool) = (path.to_string(), Arc::clone(spool));
             self.pool.run(move |tools| {
-                let member = spool.read(info.place, info.compressed).map_err(|source| estargz::Error::Io {
-                    doing: format!("reading {path:?} back from the temporary file"),
-                    source,
-                });
-                let member = member.and_then(|m| Member::open(&path, offset, &info, m, &mut tools.decoder));
+                let member = (work.run)(tools);
                 // One who failed meanwhile no longer listens.
                 let _gone = reply.send((member, permit));
             })?;

@@ -59,7 +59,10 @@ fn put_json(dst: &dyn Images, media_type: &str, value: &Value) -> Result<Descrip
 /// The encoder and those of its options that decide a layer's bytes.
 pub(super) fn encoder(options: &Options) -> String {
     let adaptive = if options.adaptive { "auto:" } else { "" };
-    let uniform = format!("{ENCODER} level={adaptive}{} chunk={}", options.level.get(), options.chunk_size);
+    let mut uniform = format!("{ENCODER} level={adaptive}{} chunk={}", options.level.get(), options.chunk_size);
+    if options.min_chunk_size > 0 {
+        uniform = format!("{uniform} min-chunk={}", options.min_chunk_size);
+    }
     if options.fitted {
         format!("{uniform} hot-level={} hot-chunk={}", options.hot_level.get(), plan::HOT_CHUNK)
     } else {

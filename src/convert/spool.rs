@@ -7,8 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::group::{self, Part};
 use super::ingest::Content;
-use super::pool::{Pool, ReadBack, pieces};
+use super::pool::{Pool, ReadBack};
 use super::{LayerError, Options};
 use crate::estargz::{Members, Summary, Writer};
 use crate::plan::{LayerIndex, Order};
@@ -111,28 +112,37 @@ pub(super) fn assemble(
 ) -> Result<(Blob, Summary), LayerError> {
     let blob = Blob { spool: Arc::clone(&content.spool), pieces: Vec::new(), size: 0 };
     let mut writer = Writer::create(options.level, blob);
-    let all = order.front.iter().chain(&order.rest);
-    let todo = all.flat_map(|&i| pieces(&index.entries[i].path, &content.chunks[i], &content.spool));
+    let [front, rest] = [&order.front, &order.rest].map(|order| group::parts(order, index, content, options));
+    let todo = front.iter().chain(&rest).flat_map(|part| part.work(index, content, options));
     let mut members = ReadBack::new(pool, todo);
-    let mut add = |writer: &mut Writer<Blob>, i: usize| -> Result<(), LayerError> {
-        let entry = &index.entries[i];
-        match index.digests[i] {
-            Some(digest) if entry.size > 0 => writer.file(entry, digest, &content.chunks[i], || members.next())?,
-            _ => writer.entry(entry)?,
+    let mut add = |writer: &mut Writer<Blob>, part: &Part| -> Result<(), LayerError> {
+        match part {
+            Part::Alone(i) => {
+                let entry = &index.entries[*i];
+                match index.digests[*i] {
+                    Some(d) if entry.size > 0 => writer.file(entry, d, &content.chunks[*i], || members.next())?,
+                    _ => writer.entry(entry)?,
+                }
+                advance(entry.size);
+            }
+            Part::Shared(all) => {
+                let entries: Vec<_> = all.iter().map(|&i| (&index.entries[i], index.digests[i])).collect();
+                writer.shared(&entries, &members.next()?)?;
+                advance(entries.iter().map(|(entry, _)| entry.size).sum());
+            }
         }
-        advance(entry.size);
         Ok(())
     };
-    if order.front.is_empty() {
+    if front.is_empty() {
         writer.landmark(false)?;
     } else {
-        for &i in &order.front {
-            add(&mut writer, i)?;
+        for part in &front {
+            add(&mut writer, part)?;
         }
         writer.landmark(true)?;
     }
-    for &i in &order.rest {
-        add(&mut writer, i)?;
+    for part in &rest {
+        add(&mut writer, part)?;
     }
     Ok(writer.finish()?)
 }

@@ -11,11 +11,12 @@
 //!
 //! Decompressed one after another the members are one valid tar. Unlike the reference writer, which puts the next header
 //! into the tail of a payload's member, we give headers members of their own: a payload's compressed bytes then depend on
-//! the payload alone, so that chunks can be compressed before their order is known.
+//! the payload alone, so that chunks can be compressed before their order is known. On demand small files share a member
+//! (`innerOffset` in the TOC); that one is made when the order is known.
 //!
 //! Invariants that the stock reader needs, each with a test: TOC entries in blob order; the chunks of a file adjacent and
-//! ascending; an offset belongs to one payload; chunk sizes sum up to the size; every name once; a hard link's target in
-//! the same layer and before it; no byte behind the TOC's JSON; a chunk digest for every chunk.
+//! ascending; an offset and inner offset belong to one payload; chunk sizes sum up to the size; every name once; a hard
+//! link's target in the same layer and before it; no byte behind the TOC's JSON; a chunk digest for every chunk.
 //! Format: `docs/estargz.md` of containerd/stargz-snapshotter.
 
 pub mod footer;
@@ -27,7 +28,7 @@ mod writer;
 
 pub use gzip::Level;
 pub use reader::{FileChunks, Layer, Problem, Span};
-pub use writer::{ChunkInfo, Member, Members, Summary, Writer};
+pub use writer::{ChunkInfo, Member, Members, Stretch, Summary, Writer};
 
 /// Chunk size of the reference writer, bytes.
 pub const CHUNK_SIZE: u64 = 4 << 20;

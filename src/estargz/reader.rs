@@ -249,6 +249,9 @@ impl Layer {
             if e.chunk_digest.is_none() && !(only && e.digest.is_some()) {
                 say(&path, format!("no digest for the chunk at {}", e.chunk_offset));
             }
+            if path == landmark::PREFETCH && e.inner_offset > 0 {
+                say(&path, "it shares its member with what stands in front of it: that is not prefetched".into());
+            }
         }
         out
     }

@@ -1,5 +1,7 @@
 //! Writes a blob in its final order from entries and ready-made payload members.
 
+mod shared;
+
 use std::collections::HashSet;
 use std::io;
 
@@ -7,6 +9,8 @@ use super::toc::{self, Toc, TocEntry};
 use super::{Error, footer, gzip, landmark};
 use crate::digest::{Digest, Hasher};
 use crate::tar::{Entry, Kind, padding, regular_header};
+
+pub use shared::Stretch;
 
 /// Header bytes that gather up (folders, links) are cut into members of about this size.
 const HEADER_MEMBER: usize = 1 << 20;

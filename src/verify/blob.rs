@@ -131,12 +131,12 @@ fn places(layer: &Layer, content: &Content, say: &mut dyn FnMut(&str, String)) {
 }
 
 fn misplaced(span: &Span, want: u64, marks: &HashMap<u64, u64>) -> Option<String> {
-    let begin = marks.get(&span.member)?;
-    if begin + span.inner != want {
+    // The inner offset is any number that somebody wrote.
+    let found = marks.get(&span.member)?.saturating_add(span.inner);
+    if found != want {
         return Some(format!(
-            "its member at {} leads to byte {} of the archive: the payload is at {want}",
-            span.member,
-            begin + span.inner
+            "its member at {} leads to byte {found} of the archive: the payload is at {want}",
+            span.member
         ));
     }
     let end = marks.get(&span.end)?;

@@ -93,10 +93,16 @@ pub(super) fn write(items: &[Option<Item>]) -> Result<Vec<u8>, Error> {
     Ok(writer.finish()?.0)
 }
 
-/// What a careless writer makes of these items, one chunk a file.
+/// What a careless writer makes of these items, one chunk a file, each in its member.
 pub(super) fn foreign(items: &[Item]) -> Vec<u8> {
+    foreign_shared(items, 1)
+}
+
+/// The same with so many files to a member, headers among them as the reference writer has it.
+pub(super) fn foreign_shared(items: &[Item], files: usize) -> Vec<u8> {
     let mut encoder = Encoder::new(Level::DEFAULT);
     let (mut out, mut pending, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+    let mut payloads = 0;
     for item in items {
         let tar = archive(std::slice::from_ref(item));
         let mut reader = Reader::new(&tar[..]);
@@ -106,11 +112,15 @@ pub(super) fn foreign(items: &[Item]) -> Vec<u8> {
         pending.extend_from_slice(&entry.raw);
         let mut toc = toc::TocEntry::of(&entry);
         if !raw.is_empty() {
-            out.extend_from_slice(&encoder.member(&std::mem::take(&mut pending)));
+            if payloads % files == 0 {
+                out.extend_from_slice(&encoder.member(&std::mem::take(&mut pending)));
+            }
+            payloads += 1;
             toc.offset = out.len() as u64;
+            toc.inner_offset = pending.len() as u64;
             toc.chunk_digest = Some(Digest::of(&raw));
-            out.extend_from_slice(&encoder.member(&raw));
-            pending.resize(crate::tar::padding(raw.len() as u64), 0);
+            pending.extend_from_slice(&raw);
+            pending.resize(pending.len() + crate::tar::padding(raw.len() as u64), 0);
         }
         if entry.path != toc::NAME {
             entries.push(toc);

@@ -4,6 +4,7 @@ mod damage;
 mod differences;
 mod early;
 mod edit;
+mod grouped;
 mod hot;
 mod images;
 mod random;
@@ -35,6 +36,7 @@ fn options(layout: Layout) -> convert::Options {
         hot_codec: convert::HotCodec::Zstd,
         startup: None,
         chunk_size: 1000,
+        min_chunk_size: 0,
         level: Level::DEFAULT,
         adaptive: true,
         fitted: layout.has_hot(),

@@ -151,6 +151,7 @@ proptest! {
         chunk_size in prop_oneof![Just(1), Just(7), Just(500), Just(4096)],
         level in prop_oneof![Just(0), Just(1), Just(6), Just(9)],
         (jobs, keep_layers, fitted, moves) in (1_usize..4, any::<bool>(), any::<bool>(), any::<bool>()),
+        min_chunk_size in prop_oneof![2 => Just(0), 1 => Just(20), 1 => Just(600)],
     ) {
         let touched: Vec<String> = touched.iter().map(|t| format!("/{}", crate::tar::clean(t))).collect();
         let p = profile(&touched.iter().map(String::as_str).collect::<Vec<_>>());
@@ -160,6 +161,7 @@ proptest! {
         for layout in LAYOUTS {
             let options = convert::Options {
                 chunk_size,
+                min_chunk_size,
                 level: Level::new(level).expect("a level"),
                 jobs: NonZeroUsize::new(jobs).expect("some"),
                 keep_layers,

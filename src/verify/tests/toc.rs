@@ -137,6 +137,7 @@ fn verify_finds_every_toc_that_readers_trip_over() {
             "no landmark",
         ),
         ("inner offset", |t| entry(t, "d/a", 0).inner_offset = 1, "leads to byte"),
+        ("inner offset of any size", |t| entry(t, "d/a", 0).inner_offset = u64::MAX, "leads to byte"),
         ("no member there", |t| entry(t, "d/a", 0).offset += 1, "it cannot be read by its TOC"),
         ("behind the TOC", |t| entry(t, "d/a", 0).offset = 1 << 40, "does not lie before the next"),
         (
