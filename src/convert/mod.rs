@@ -4,8 +4,10 @@
 //! Memory is bounded by workers and chunk size, temporary disk by the compressed size; spool files have no name, so that
 //! nothing is left whatever ends the process. The tag is written last.
 
+mod bound;
 mod commit;
 mod hot;
+mod index;
 mod ingest;
 mod pool;
 mod publish;
@@ -35,6 +37,8 @@ use crate::tar::{self, At};
 use ingest::{Content, Mode};
 use pool::Pool;
 use reuse::{Journal, Known};
+
+pub use index::{Converted, IndexReport, PartReport, convert_index};
 
 /// Most layers an image may have: overlayfs and containerd stop there.
 const MAX_LAYERS: usize = 127;
@@ -106,6 +110,39 @@ pub enum Error {
         matched: u64,
         /// Bytes profiled.
         profiled: u64,
+    },
+    /// An image of an index failed.
+    #[error("platform {platform}")]
+    Platform {
+        /// `os/arch[/variant]`.
+        platform: String,
+        /// The cause.
+        #[source]
+        source: Box<Self>,
+    },
+    /// An image that is not for Linux.
+    #[error("index {index} has an image for {platform}: expected linux, which alone has eStargz")]
+    ForeignPlatform {
+        /// Digest of the index.
+        index: Digest,
+        /// What it is for.
+        platform: String,
+        /// The platforms that can be converted, with commas between.
+        linux: String,
+    },
+    /// An index without images.
+    #[error("index {index} has no image")]
+    NoImages {
+        /// Digest of the index.
+        index: Digest,
+    },
+    /// No image is for the platform that the profile was recorded on.
+    #[error("the profile was recorded on {recorded}: the images are for {found}")]
+    ProfilePlatform {
+        /// Platforms of the profiles.
+        recorded: String,
+        /// Platforms of the images.
+        found: String,
     },
     /// A layout that needs a profile, without one.
     #[error("layout {0} needs a profile")]
@@ -239,11 +276,24 @@ pub fn convert(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
+    one(src, dst, profile, options, &Journal::at(options.journal.clone(), options.reuse), progress)
+}
+
+/// Converts one image. `journal`: of the conversions that share their layers.
+fn one(
+    src: &dyn Images,
+    dst: &dyn Images,
+    profile: Option<&Profile>,
+    options: &Options,
+    journal: &Journal,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
     if options.layout != Layout::Plain && profile.is_none() {
         return Err(Error::NoProfile(options.layout));
     }
     let mut image = src.image(&options.platform)?;
     publish::strip_hot_layer(&mut image, progress);
+    bound::release(&mut image, progress);
     let count = image.manifest.layers.len() + usize::from(options.layout == Layout::Hot);
     if count > MAX_LAYERS {
         return Err(Error::TooManyLayers { layers: count });
@@ -261,13 +311,8 @@ pub fn convert(
         Some(profile) => Chunking::fitted(profile, options.chunk_size),
         None => Chunking::uniform(options.chunk_size),
     };
-    let journal = Journal::at(options.journal.clone());
-    let candidates = if options.reuse {
-        reuse::candidates(dst, old.as_ref(), &journal, &image, options)?
-    } else {
-        vec![None; image.manifest.layers.len()]
-    };
-    let job = Job { src, dst, image: &image, chunking: &chunking, options, journal: &journal, progress };
+    let candidates = reuse::candidates(dst, old.as_ref(), journal, &image, options)?;
+    let job = Job { src, dst, image: &image, chunking: &chunking, options, journal, progress };
     // Four chunks a thread keep it busy.
     let usual = options.chunk_size.max(plan::HOT_CHUNK).saturating_mul(4 * options.jobs.get() as u64);
     Pool::with(options.jobs, options.memory.unwrap_or(usual), |pool| job.run(pool, profile, candidates, &key))

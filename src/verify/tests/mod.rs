@@ -4,6 +4,7 @@ mod damage;
 mod differences;
 mod edit;
 mod images;
+mod index;
 mod random;
 mod reuse;
 mod shape;
