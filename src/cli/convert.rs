@@ -197,7 +197,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     };
     super::on_interrupt(out, "interrupted: nothing was tagged");
     let src = store::open(&args.src, false).map_err(|e| super::store_failure(&e, &args.src))?;
-    let dst = store::open(&args.dst, true).map_err(|e| super::store_failure(&e, &args.dst))?;
+    let dst = store::open_beside(&args.src, &args.dst).map_err(|e| super::store_failure(&e, &args.dst))?;
     let progress = out.progress();
     let converted = match wanted {
         None => convert::convert(&*src, &*dst, profile, &options, &*progress).map(Converted::Image),

@@ -76,6 +76,17 @@ pub fn open(reference: &Reference, write: bool) -> Result<Box<dyn Images>, Error
     })
 }
 
+/// Opens the store that the image of `src` is to be copied or converted to; blobs that both have in one registry are taken over
+/// there.
+pub fn open_beside(src: &Reference, dst: &Reference) -> Result<Box<dyn Images>, Error> {
+    match (src, dst) {
+        (Reference::Registry(from), Reference::Registry(to)) => {
+            Ok(Box::new(registry::Registry::open(to, true)?.mounting(from)))
+        }
+        _ => open(dst, true),
+    }
+}
+
 impl ReadAt for [u8] {
     fn size(&self) -> u64 {
         self.len() as u64

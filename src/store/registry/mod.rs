@@ -21,6 +21,7 @@ mod auth;
 mod download;
 #[cfg(test)]
 pub(super) mod fake;
+mod mount;
 #[cfg(test)]
 mod tests;
 
@@ -128,13 +129,7 @@ impl Registry {
     fn upload(&self, blob: &Descriptor, content: &dyn ReadAt) -> Result<(), Error> {
         let shared = &self.shared;
         let what = || format!("upload blob {} to {}", blob.digest, shared.name);
-        let url = shared.url("blobs/uploads/")?;
-        let response = shared.call(&|| shared.client.post(url.as_str()).body(""))?;
-        let response = shared.ok(response, &what())?;
-        let session = response.location().filter(|_| response.status() == 202).ok_or_else(|| Error::Unsupported {
-            what: what(),
-            why: format!("starting it was answered {}: expected 202 and a Location", response.status()),
-        })?;
+        let Some(session) = self.begin_upload(blob)? else { return Ok(()) };
         if !address::is_private(&session) {
             let why = format!("it sends uploads to {}, which is not encrypted", address::redacted(&session));
             return Err(Error::Unsupported { what: what(), why });
