@@ -1,5 +1,6 @@
 //! `esgz convert`.
 
+use std::fmt::Display;
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -7,7 +8,8 @@ use std::str::FromStr;
 
 use super::Failure;
 use super::output::Output;
-use crate::convert::{self, HotCodec, LayerError, Options};
+use super::platform::{Platforms, platforms};
+use crate::convert::{self, Converted, HotCodec, LayerError, Options, Report};
 use crate::estargz::{CHUNK_SIZE, Level};
 use crate::image::Reference;
 use crate::plan::{HotLayer, Layout};
@@ -20,7 +22,7 @@ const MAX_CHUNK_SIZE: u64 = 64 << 20;
 /// Rewrite every layer of an image into eStargz and push it
 ///
 /// SRC and DST are registry references (host/repository:tag) or OCI layout folders (oci:DIR:TAG). Prints the digest of
-/// the new manifest.
+/// the new manifest or, with several platforms, of the new index.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Image to convert
@@ -48,9 +50,9 @@ pub(super) struct Args {
     /// Use a profile of which less than half matches this image
     #[arg(long)]
     force_profile: bool,
-    /// Platform to pick from an index
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
-    platform: String,
+    /// Platform to pick from an index; all, or several with commas between, converts these images and writes an index
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64", value_parser = platforms)]
+    platform: Platforms,
     /// Compression level of the lazy layers: 0 (stored) to 12, or auto: 6, and 1 for chunks that 6 hardly makes smaller
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = effort)]
     level: Effort,
@@ -147,9 +149,9 @@ fn journal() -> Option<PathBuf> {
     Some(cache.join("esgz/converted.jsonl"))
 }
 
-/// Reads and merges profiles.
-fn read_profiles(paths: &[PathBuf]) -> Result<Option<Profile>, Failure> {
-    let mut all: Option<Profile> = None;
+/// Reads profiles and merges them; with `apart` those of one platform.
+fn read_profiles(paths: &[PathBuf], apart: bool) -> Result<Vec<Profile>, Failure> {
+    let mut all: Vec<Profile> = Vec::new();
     for path in paths {
         let named = |e: Box<dyn std::error::Error + Send + Sync>| Failure {
             code: 1,
@@ -162,8 +164,8 @@ fn read_profiles(paths: &[PathBuf]) -> Result<Option<Profile>, Failure> {
         }
         let bytes = std::fs::read(path).map_err(|e| named(e.into()))?;
         let next = profile::read(&bytes).map_err(|e| named(e.into()).hint("a profile is written by `esgz profile`"))?;
-        match &mut all {
-            None => all = Some(next),
+        match all.iter_mut().find(|p| !apart || p.header.platform == next.header.platform) {
+            None => all.push(next),
             Some(first) => first.merge(next),
         }
     }
@@ -171,8 +173,13 @@ fn read_profiles(paths: &[PathBuf]) -> Result<Option<Profile>, Failure> {
 }
 
 pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
-    let profile = read_profiles(&args.profiles)?;
-    if let Some(lost) = profile.as_ref().map(|p| p.header.lost_events).filter(|&n| n > 0) {
+    let (platform, wanted) = match &args.platform {
+        Platforms::One(platform) => (platform.clone(), None),
+        Platforms::Index(list) => (String::new(), Some(list)),
+    };
+    let profiles = read_profiles(&args.profiles, wanted.is_some())?;
+    let profile = profiles.first();
+    for lost in profiles.iter().map(|p| p.header.lost_events).filter(|&n| n > 0) {
         out.say(format_args!("warning: the profile is incomplete: its recorder lost {lost} events"));
     }
     let layout = match args.layout {
@@ -223,7 +230,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         min_chunk_size: args.min_chunk_size,
         level,
         adaptive,
-        platform: args.platform.clone(),
+        platform,
         force_profile: args.force_profile,
         jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
         memory: args.memory,
@@ -234,33 +241,63 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     };
     super::on_interrupt(out, "interrupted: nothing was tagged");
     let src = store::open(&args.src, false).map_err(|e| super::store_failure(&e, &args.src))?;
-    let dst = store::open(&args.dst, true).map_err(|e| super::store_failure(&e, &args.dst))?;
-    let report = convert::convert(&*src, &*dst, profile.as_ref(), &options, &*out.progress()).map_err(failure)?;
-    let (before, after): (u64, u64) = report.layers.iter().fold((0, 0), |(b, a), l| (b + l.source_size, a + l.size));
-    let count = report.layers.len();
-    let reused = report.layers.iter().filter(|l| l.reused).count();
-    if report.unchanged {
-        out.say(format_args!("{}: nothing to do, {count} layers of {after} bytes are there already", args.dst));
-    } else {
-        let reused = if reused > 0 { format!(", {reused} of them reused") } else { String::new() };
-        out.say(format_args!("{}: {count} layers{reused}, {before} bytes became {after}; layout {layout}", args.dst));
-    }
-    if let Some(s) = report.startup {
-        out.say(format_args!(
-            "start-up layer: {} files of {} bytes added; left out: {} stale, {} whose path is taken, {} that are no bytecode",
-            s.files, s.bytes, s.stale, s.taken, s.other
-        ));
-    }
+    let dst = store::open_beside(&args.src, &args.dst).map_err(|e| super::store_failure(&e, &args.dst))?;
+    let progress = out.progress();
+    let converted = match wanted {
+        None => convert::convert(&*src, &*dst, profile, &options, &*progress).map(Converted::Image),
+        Some(list) => convert::convert_index(&*src, &*dst, &profiles, list, &options, &*progress),
+    };
+    let converted = converted.map_err(failure)?;
+    let digest = match &converted {
+        Converted::Image(report) => {
+            say(report, &args.dst, out);
+            report.digest
+        }
+        Converted::Index(index) => {
+            for image in &index.images {
+                say(&image.report, &format_args!("{} {}", args.dst, image.platform), out);
+            }
+            let what = if index.unchanged { "nothing to do, it is there already" } else { "written" };
+            out.say(format_args!("{}: index of {} images: {what}", args.dst, index.images.len()));
+            index.digest
+        }
+    };
     if args.json {
-        out.json(&report);
+        out.json(&converted);
     } else {
-        out.data(report.digest);
+        out.data(digest);
     }
     Ok(0)
 }
 
+/// Says what became of an image.
+fn say(report: &Report, name: &dyn Display, out: &Output) {
+    let (before, after): (u64, u64) = report.layers.iter().fold((0, 0), |(b, a), l| (b + l.source_size, a + l.size));
+    let count = report.layers.len();
+    let reused = report.layers.iter().filter(|l| l.reused).count();
+    if report.unchanged {
+        out.say(format_args!("{name}: nothing to do, {count} layers of {after} bytes are there already"));
+    } else {
+        let reused = if reused > 0 { format!(", {reused} of them reused") } else { String::new() };
+        let layout = report.layout;
+        out.say(format_args!("{name}: {count} layers{reused}, {before} bytes became {after}; layout {layout}"));
+    }
+}
+
 fn failure(error: convert::Error) -> Failure {
-    let hint = match &error {
+    let hint = hint(&error);
+    Failure { hint, ..Failure::from(error) }
+}
+
+fn hint(error: &convert::Error) -> Option<String> {
+    let hint = match error {
+        convert::Error::Platform { source, .. } => return hint(source),
+        convert::Error::ForeignPlatform { linux, .. } if !linux.is_empty() => {
+            return Some(format!("name the platforms to convert: --platform {linux}"));
+        }
+        convert::Error::ProfilePlatform { .. } => {
+            Some("record a profile on one of these platforms, or leave --profile out")
+        }
         convert::Error::ForeignProfile { .. } => {
             Some("record a profile of this image, or use this one with --force-profile")
         }
@@ -276,5 +313,5 @@ fn failure(error: convert::Error) -> Failure {
         },
         _ => None,
     };
-    Failure { hint: hint.map(Into::into), ..Failure::from(error) }
+    hint.map(Into::into)
 }

@@ -7,10 +7,12 @@ use serde::Serialize;
 
 use super::Failure;
 use super::output::Output;
+use super::platform::{Platforms, platforms};
 use crate::digest::Digest;
 use crate::estargz::{Layer, footer, landmark};
 use crate::image::{Descriptor, Image, Reference, names};
-use crate::store::{self, Blobs};
+use crate::store::index::{Child, Index};
+use crate::store::{self, Blobs, Images};
 use crate::tar::clean;
 use crate::verify;
 
@@ -21,9 +23,9 @@ use crate::verify;
 pub(super) struct Args {
     /// The image
     image: Reference,
-    /// Platform to pick from an index
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
-    platform: String,
+    /// Platform to pick from an index; all, or several with commas between, shows the index and these of its images
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64", value_parser = platforms)]
+    platform: Platforms,
     /// List the TOC of every layer in its order: layer, offset in the blob, size, path
     #[arg(long)]
     files: bool,
@@ -49,6 +51,16 @@ struct Report {
     /// What makes the image as a whole wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct IndexReport {
+    reference: String,
+    digest: Digest,
+    /// Of the index, ours alone.
+    annotations: BTreeMap<String, String>,
+    /// In the order of the index.
+    images: Vec<Report>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,14 +109,54 @@ struct Listed {
 }
 
 pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
-    let store = store::open(&args.image, false).map_err(|e| super::store_failure(&e, &args.image))?;
-    let image = store.image(&args.platform).map_err(|e| super::store_failure(&e, &args.image))?;
-    let report = report(&args.image, &*store, &image, args.files)?;
-    let code = if report.problems.is_empty() { 0 } else { 3 };
+    let failed = |e: store::Error| super::store_failure(&e, &args.image);
+    let store = store::open(&args.image, false).map_err(failed)?;
+    let one = |store: &dyn Images, platform: &str| -> Result<Report, Failure> {
+        report(&args.image, store, &store.image(platform).map_err(failed)?, args.files)
+    };
+    let shown = |report: &Report| {
+        if args.json {
+            out.json(report);
+        } else {
+            print(report, out);
+        }
+        code(report)
+    };
+    let list = match &args.platform {
+        Platforms::One(platform) => return Ok(shown(&one(&*store, platform)?)),
+        Platforms::Index(list) => list,
+    };
+    let Some(index) = Index::open(&*store).map_err(failed)? else { return Ok(shown(&one(&*store, "")?)) };
+    let mut images = Vec::new();
+    for part in index.select(list).map_err(failed)? {
+        images.push(one(&Child::new(&*store, Some(part.descriptor.clone()), &part.platform), "")?);
+    }
+    let report = IndexReport {
+        reference: args.image.to_string(),
+        digest: index.descriptor.digest,
+        annotations: ours(&index.raw),
+        images,
+    };
     if args.json {
         out.json(&report);
-        return Ok(code);
+    } else {
+        out.data(format_args!("{}\n{}\nindex", report.reference, report.digest));
+        for (key, value) in &report.annotations {
+            out.data(format_args!("{key}: {value}"));
+        }
+        for image in &report.images {
+            out.data("");
+            print(image, out);
+        }
     }
+    Ok(report.images.iter().map(code).max().unwrap_or(0))
+}
+
+fn code(report: &Report) -> u8 {
+    if report.problems.is_empty() { 0 } else { 3 }
+}
+
+fn print(report: &Report, out: &Output) {
     out.data(format_args!("{}\n{}\n{}", report.reference, report.digest, report.platform));
     for (key, value) in &report.annotations {
         out.data(format_args!("{key}: {value}"));
@@ -126,22 +178,25 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
             out.data(format_args!("{}\t{}\t{}\t{}\t{}", layer.index, l.kind, l.offset, l.size, l.path.escape_debug()));
         }
     }
-    Ok(code)
+}
+
+/// Annotations that this program wrote, of a manifest or index.
+fn ours(raw: &serde_json::Value) -> BTreeMap<String, String> {
+    let annotations = raw.get("annotations").and_then(|a| a.as_object()).into_iter().flatten();
+    annotations
+        .filter(|(key, _)| key.starts_with("dev.esgz."))
+        .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), Into::into)))
+        .collect()
 }
 
 fn report(reference: &Reference, blobs: &dyn Blobs, image: &Image, files: bool) -> Result<Report, Failure> {
-    let annotations = image.manifest.raw.get("annotations").and_then(|a| a.as_object()).into_iter().flatten();
-    let annotations = annotations
-        .filter(|(key, _)| key.starts_with("dev.esgz."))
-        .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), Into::into)))
-        .collect();
     let layers = image.manifest.layers.iter().enumerate();
     let layers: Vec<LayerReport> = layers.map(|(i, l)| layer(i, l, blobs, files)).collect::<Result<_, _>>()?;
     Ok(Report {
         reference: reference.to_string(),
         digest: image.descriptor.digest,
         platform: image.config.platform(),
-        annotations,
+        annotations: ours(&image.manifest.raw),
         compressed: layers.iter().map(|l| l.size).sum(),
         prefetch: layers.iter().filter_map(|l| l.toc.as_ref()?.prefetch_size).sum(),
         hot: layers.iter().filter(|l| l.kind == "hot").map(|l| l.size).sum(),
@@ -273,7 +328,6 @@ mod tests {
     use crate::estargz::Level;
     use crate::plan::{HotLayer, Layout};
     use crate::progress::Silent;
-    use crate::store::Images;
     use crate::store::memory::Memory;
     use crate::tar::build::{Item, archive};
 

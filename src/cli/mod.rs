@@ -16,6 +16,7 @@ pub mod bench;
 mod convert;
 mod inspect;
 pub mod output;
+mod platform;
 pub mod profile;
 mod verify;
 

@@ -4,9 +4,10 @@ use std::num::NonZeroUsize;
 
 use super::Failure;
 use super::output::Output;
+use super::platform::{Platforms, platforms};
 use crate::image::Reference;
 use crate::store;
-use crate::verify::{self, Options, Problem};
+use crate::verify::{self, IndexReport, Options, Problem, Report, Verified};
 
 /// Problems printed as text; `--json` has all of them.
 const SHOWN: usize = 50;
@@ -25,9 +26,9 @@ pub(super) struct Args {
     src: Reference,
     /// The converted image
     dst: Option<Reference>,
-    /// Platform to pick from an index
-    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64")]
-    platform: String,
+    /// Platform to pick from an index; all, or several with commas between, compares an index with an index
+    #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64", value_parser = platforms)]
+    platform: Platforms,
     /// Layers read at a time [default: one a core]
     #[arg(long, short)]
     jobs: Option<NonZeroUsize>,
@@ -37,8 +38,12 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
+    let (platform, wanted) = match &args.platform {
+        Platforms::One(platform) => (platform.clone(), None),
+        Platforms::Index(list) => (String::new(), Some(list)),
+    };
     let options = Options {
-        platform: args.platform.clone(),
+        platform,
         jobs: args.jobs.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN),
     };
     let open = |r: &Reference| store::open(r, false).map_err(|e| super::store_failure(&e, r));
@@ -46,33 +51,56 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         Some(dst) => (Some(open(&args.src)?), open(dst)?),
         None => (None, open(&args.src)?),
     };
-    let report = verify::verify(src.as_deref(), &*dst, &options, &*out.progress())?;
-    let wrong = !report.problems.is_empty();
+    let progress = out.progress();
+    let verified = match wanted {
+        None => Verified::Image(verify::verify(src.as_deref(), &*dst, &options, &*progress)?),
+        Some(list) => verify::verify_index(src.as_deref(), &*dst, list, &options, &*progress)?,
+    };
+    let lines: Vec<String> = match &verified {
+        Verified::Image(report) => report.problems.iter().map(line).collect(),
+        Verified::Index(report) => index_lines(report),
+    };
     if args.json {
-        out.json(&report);
-    } else if wrong {
-        report.problems.iter().take(SHOWN).for_each(|p| out.data(line(p)));
-        out.say(format_args!("{} problems", report.problems.len()));
-        if let Some(more) = report.problems.len().checked_sub(SHOWN).filter(|n| *n > 0) {
-            out.data(format_args!("and {more} more; --json lists them all"));
+        out.json(&verified);
+    } else if lines.is_empty() {
+        match &verified {
+            Verified::Image(report) => out.data(summary(report)),
+            Verified::Index(report) => {
+                out.data(format_args!("{}: an index of {} images", report.digest, report.images.len()));
+                report.images.iter().for_each(|i| out.data(format_args!("{}: {}", i.platform, summary(&i.report))));
+            }
         }
     } else {
-        let added = match report.added {
-            0 => String::new(),
-            n => format!(" but for {n} paths that its hot layer adds"),
-        };
-        out.data(format_args!(
-            "{}: {}{added}, {} paths, {} files with {} bytes, {} layers, {} chunks checked",
-            report.digest,
-            if src.is_some() { "equal to its source" } else { "conforming" },
-            report.paths,
-            report.files,
-            report.bytes,
-            report.layers,
-            report.chunks
-        ));
+        lines.iter().take(SHOWN).for_each(|l| out.data(l));
+        out.say(format_args!("{} problems", lines.len()));
+        if let Some(more) = lines.len().checked_sub(SHOWN).filter(|n| *n > 0) {
+            out.data(format_args!("and {more} more; --json lists them all"));
+        }
     }
-    Ok(if wrong { WRONG } else { 0 })
+    Ok(if lines.is_empty() { 0 } else { WRONG })
+}
+
+fn index_lines(report: &IndexReport) -> Vec<String> {
+    let images = report.images.iter();
+    let images = images.flat_map(|i| i.report.problems.iter().map(|p| format!("{}: {}", i.platform, line(p))));
+    report.problems.iter().map(line).chain(images).collect()
+}
+
+fn summary(report: &Report) -> String {
+    let added = match report.added {
+        0 => String::new(),
+        n => format!(" but for {n} paths that its hot layer adds"),
+    };
+    format!(
+        "{}: {}{added}, {} paths, {} files with {} bytes, {} layers, {} chunks checked",
+        report.digest,
+        if report.source.is_some() { "equal to its source" } else { "conforming" },
+        report.paths,
+        report.files,
+        report.bytes,
+        report.layers,
+        report.chunks
+    )
 }
 
 fn line(p: &Problem) -> String {

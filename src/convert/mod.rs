@@ -4,10 +4,12 @@
 //! Memory is bounded by workers and chunk size, temporary disk by the compressed size; spool files have no name, so that
 //! nothing is left whatever ends the process. The tag is written last.
 
+mod bound;
 mod commit;
 mod early;
 mod group;
 mod hot;
+mod index;
 mod ingest;
 mod pool;
 mod publish;
@@ -43,6 +45,8 @@ use startup::{Additions, Startup};
 pub use hot::HotCodec;
 pub use startup::Shipped;
 pub(crate) use startup::digest_of as additions_digest;
+
+pub use index::{Converted, IndexReport, PartReport, convert_index};
 
 /// Most layers an image may have: overlayfs and containerd stop there.
 const MAX_LAYERS: usize = 127;
@@ -122,6 +126,39 @@ pub enum Error {
         matched: u64,
         /// Bytes profiled.
         profiled: u64,
+    },
+    /// An image of an index failed.
+    #[error("platform {platform}")]
+    Platform {
+        /// `os/arch[/variant]`.
+        platform: String,
+        /// The cause.
+        #[source]
+        source: Box<Self>,
+    },
+    /// An image that is not for Linux.
+    #[error("index {index} has an image for {platform}: expected linux, which alone has eStargz")]
+    ForeignPlatform {
+        /// Digest of the index.
+        index: Digest,
+        /// What it is for.
+        platform: String,
+        /// The platforms that can be converted, with commas between.
+        linux: String,
+    },
+    /// An index without images.
+    #[error("index {index} has no image")]
+    NoImages {
+        /// Digest of the index.
+        index: Digest,
+    },
+    /// No image is for the platform that the profile was recorded on.
+    #[error("the profile was recorded on {recorded}: the images are for {found}")]
+    ProfilePlatform {
+        /// Platforms of the profiles.
+        recorded: String,
+        /// Platforms of the images.
+        found: String,
     },
     /// A layout that needs a profile, without one.
     #[error("layout {0} needs a profile")]
@@ -274,6 +311,18 @@ pub fn convert(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
+    one(src, dst, profile, options, &Journal::at(options.journal.clone(), options.reuse), progress)
+}
+
+/// Converts one image. `journal`: of the conversions that share their layers.
+fn one(
+    src: &dyn Images,
+    dst: &dyn Images,
+    profile: Option<&Profile>,
+    options: &Options,
+    journal: &Journal,
+    progress: &dyn Progress,
+) -> Result<Report, Error> {
     if options.layout.needs_profile() && profile.is_none() {
         return Err(Error::NoProfile(options.layout));
     }
@@ -286,6 +335,7 @@ pub fn convert(
     };
     let mut image = src.image(&options.platform)?;
     publish::strip_hot_layer(&mut image, progress);
+    bound::release(&mut image, progress);
     let count = image.manifest.layers.len() + usize::from(options.layout.has_hot());
     if count > MAX_LAYERS {
         return Err(Error::TooManyLayers { layers: count });
@@ -303,22 +353,9 @@ pub fn convert(
         Some(profile) => Chunking::fitted(profile, options.chunk_size),
         None => Chunking::uniform(options.chunk_size),
     };
-    let journal = Journal::at(options.journal.clone());
-    let candidates = if options.reuse {
-        reuse::candidates(dst, old.as_ref(), &journal, &image, options)?
-    } else {
-        vec![None; image.manifest.layers.len()]
-    };
-    let job = Job {
-        src,
-        dst,
-        image: &image,
-        chunking: &chunking,
-        options,
-        journal: &journal,
-        startup: startup.as_ref(),
-        progress,
-    };
+    let candidates = reuse::candidates(dst, old.as_ref(), journal, &image, options)?;
+    let job =
+        Job { src, dst, image: &image, chunking: &chunking, options, journal, startup: startup.as_ref(), progress };
     // Four chunks a thread keep it busy.
     let usual = options.chunk_size.max(plan::HOT_CHUNK).saturating_mul(4 * options.jobs.get() as u64);
     Pool::with(options.jobs, options.memory.unwrap_or(usual), |pool| job.run(pool, profile, candidates, &key))

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -83,7 +84,8 @@ pub(super) fn unchanged(
     source: &Image,
     options: &Options,
 ) -> Result<Option<Report>, Error> {
-    if annotation(old, names::KEY) != Some(key) {
+    // One image of an index is not what the tag is to stand for.
+    if annotation(old, names::KEY) != Some(key) || old.index.is_some() {
         return Ok(None);
     }
     for layer in old.manifest.layers.iter().chain([&old.manifest.config]) {
@@ -163,24 +165,31 @@ pub(super) fn layer_key(encoder: &str, index: &LayerIndex, order: &Order, chunki
 }
 
 /// Layers that were stored from this machine, a line of JSON each. A line that makes no sense is passed over: the journal
-/// saves time and is never needed.
-#[derive(Debug, Clone)]
-pub(super) struct Journal(Option<PathBuf>);
+/// saves time and is never needed. Lines of its own are known also without a file: the images of an index share their layers.
+#[derive(Debug)]
+pub(super) struct Journal {
+    path: Option<PathBuf>,
+    /// Whether what is in the file already counts.
+    reuse: bool,
+    own: Mutex<String>,
+}
 
 impl Journal {
-    pub(super) fn at(path: Option<PathBuf>) -> Self {
-        Self(path)
+    pub(super) fn at(path: Option<PathBuf>, reuse: bool) -> Self {
+        Self { path, reuse, own: Mutex::default() }
     }
 
     /// What it remembers of this encoder, by source layer digest, oldest first.
     fn read(&self, encoder: &str) -> Vec<(String, Known)> {
         let mut text = String::new();
-        if let Some(path) = &self.0
+        if let Some(path) = self.path.as_ref().filter(|_| self.reuse)
             && let Ok(file) = File::open(path)
         {
             // More than `append` ever leaves there is not ours.
             let _partial = file.take(2 * JOURNAL_BYTES).read_to_string(&mut text);
         }
+        text.push('\n');
+        text.push_str(&self.own.lock().unwrap_or_else(PoisonError::into_inner));
         let line = |line: &str| {
             let value: Value = serde_json::from_str(line).ok()?;
             let text = |key: &str| value.get(key).and_then(Value::as_str);
@@ -196,19 +205,21 @@ impl Journal {
 
     /// Remembers a stored layer.
     pub(super) fn append(&self, encoder: &str, source: &Digest, known: &Known) -> io::Result<()> {
-        let Some(path) = &self.0 else { return Ok(()) };
+        let line = json!({
+            "encoder": encoder, "source": source, "key": known.key, "diff_id": known.diff_id,
+            "layer": known.descriptor.to_json(),
+        });
+        let line = format!("{line}\n");
+        self.own.lock().unwrap_or_else(PoisonError::into_inner).push_str(&line);
+        let Some(path) = &self.path else { return Ok(()) };
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
         if fs::metadata(path).is_ok_and(|m| m.len() > JOURNAL_BYTES) {
             halve(path)?;
         }
-        let line = json!({
-            "encoder": encoder, "source": source, "key": known.key, "diff_id": known.diff_id,
-            "layer": known.descriptor.to_json(),
-        });
         // One write, so that two conversions at a time do not mix their lines.
-        OpenOptions::new().append(true).create(true).open(path)?.write_all(format!("{line}\n").as_bytes())
+        OpenOptions::new().append(true).create(true).open(path)?.write_all(line.as_bytes())
     }
 }
 

@@ -184,6 +184,10 @@ pub struct Image {
     pub manifest: Manifest,
     /// The config.
     pub config: Config,
+    /// The index that it was picked from, if any.
+    pub index: Option<Digest>,
+    /// Entries of that index that are statements about it (`vnd.docker.reference.digest`).
+    pub attestations: Vec<Digest>,
 }
 
 impl Image {
@@ -208,6 +212,6 @@ impl Image {
                 ),
             });
         }
-        Ok(Self { descriptor, manifest, config })
+        Ok(Self { descriptor, manifest, config, index: None, attestations: Vec::new() })
     }
 }

@@ -63,6 +63,10 @@ pub mod names {
     pub const KEY: &str = "dev.esgz.key";
     /// Manifest annotation: digest of the image that this one was made from (OCI image spec, "Pre-Defined Annotation Keys").
     pub const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
+    /// Annotation of an index entry: what it is that is no image (`attestation-manifest`, written by `BuildKit`).
+    pub const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+    /// Annotation of such an entry: digest of the manifest that it is about.
+    pub const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
     /// Manifest annotation of ours: encoder name, version and options that decide the bytes.
     pub const ENCODER: &str = "dev.esgz.encoder";
     /// Manifest annotation of ours: the layout chosen.

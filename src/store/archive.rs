@@ -282,15 +282,24 @@ fn read_only(name: &str) -> Error {
 
 impl Images for Archive {
     fn image(&self, platform: &str) -> Result<Image, Error> {
+        select::image(self, self.manifest(None)?, platform, &self.name, &|d| self.document(d))
+    }
+
+    fn manifest(&self, of: Option<&Descriptor>) -> Result<Document, Error> {
+        if let Some(descriptor) = of {
+            return self.document(descriptor);
+        }
         // A docker archive has no index: the manifest was made of what it says.
-        let document = if self.index.get("layers").is_some() {
+        if self.index.get("layers").is_some() {
             let bytes = self.index.to_string().into_bytes();
             let descriptor = Descriptor::new(names::DOCKER_MANIFEST, Digest::of(&bytes), bytes.len() as u64);
-            Document { descriptor, bytes }
-        } else {
-            self.document(&select::tagged(&self.index, self.tag.as_deref(), platform, &self.name)?)?
-        };
-        select::image(self, document, platform, &self.name, &|d| self.document(d))
+            return Ok(Document { descriptor, bytes });
+        }
+        select::tagged(&self.index, self.tag.as_deref(), &self.name, &|d| self.document(d))
+    }
+
+    fn put_part(&self, _: &str, _: &[u8]) -> Result<Digest, Error> {
+        Err(read_only(&self.name))
     }
 
     fn put_manifest(&self, _: &str, _: &[u8]) -> Result<Digest, Error> {
@@ -384,22 +393,40 @@ impl Writer {
             why: " (it is being written)".into(),
         }
     }
-}
 
-impl Images for Writer {
-    fn image(&self, _: &str) -> Result<Image, Error> {
-        Err(Error::NotFound { what: "an image".into(), place: self.name.clone(), why: " (it is being written)".into() })
+    fn no_image(&self) -> Error {
+        Error::NotFound { what: "an image".into(), place: self.name.clone(), why: " (it is being written)".into() }
     }
 
-    fn put_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+    /// Stores a manifest as a blob. What it names must be there first.
+    fn put_checked(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
         select::check_json_size(bytes.len() as u64, || self.name.clone())?;
         for blob in select::referred(bytes, &format!("the manifest for {}", self.name))? {
             if !self.has(&blob.digest)? {
                 return Err(self.unread(&blob.digest));
             }
         }
-        let mut descriptor = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
+        let descriptor = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
         self.put(&descriptor, &bytes.to_vec())?;
+        Ok(descriptor)
+    }
+}
+
+impl Images for Writer {
+    fn image(&self, _: &str) -> Result<Image, Error> {
+        Err(self.no_image())
+    }
+
+    fn manifest(&self, _: Option<&Descriptor>) -> Result<Document, Error> {
+        Err(self.no_image())
+    }
+
+    fn put_part(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+        Ok(self.put_checked(media_type, bytes)?.digest)
+    }
+
+    fn put_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+        let mut descriptor = self.put_checked(media_type, bytes)?;
         if let Some(tag) = &self.tag {
             descriptor.annotations.push((REF_NAME.into(), tag.clone()));
         }

@@ -161,6 +161,25 @@ fn an_index_leads_to_the_image_of_the_platform(open: Open<'_>) {
     assert!(error.to_string().ends_with("has no image for linux/s390x: found linux/amd64, linux/arm64"), "{error}");
 }
 
+fn a_part_is_there_by_its_digest_and_has_no_name(open: Open<'_>) {
+    let store = open("parts");
+    let bytes = image(&*store, "part", "amd64");
+    let digest = store.put_part(names::MANIFEST, &bytes).expect("put");
+    let part = Descriptor::new(names::MANIFEST, digest, bytes.len() as u64);
+    assert_eq!(store.manifest(Some(&part)).expect("there").bytes, bytes);
+    assert_eq!(store.manifest(None).expect_err("no name").kind(), Kind::NotFound);
+    let missing = String::from_utf8(bytes).expect("JSON").replace(&part_layer(b"part"), &part_layer(b"not"));
+    store.put_part(names::MANIFEST, missing.as_bytes()).expect_err("a layer is missing");
+    let index = json!({"schemaVersion": 2, "mediaType": names::INDEX, "manifests": [part.to_json()]}).to_string();
+    let digest = store.put_manifest(names::INDEX, index.as_bytes()).expect("put");
+    let found = open("parts").manifest(None).expect("there");
+    assert_eq!((found.descriptor.digest, found.bytes), (digest, index.into_bytes()));
+}
+
+fn part_layer(content: &[u8]) -> String {
+    blob(content).digest.to_string()
+}
+
 fn many_threads_share_a_store(open: Open<'_>) {
     let store = &*open("t");
     std::thread::scope(|scope| {
@@ -175,7 +194,7 @@ fn many_threads_share_a_store(open: Open<'_>) {
     });
 }
 
-const ALL: [fn(Open<'_>); 10] = [
+const ALL: [fn(Open<'_>); 11] = [
     blobs_come_out_as_they_went_in,
     a_missing_blob_is_not_found,
     content_that_is_not_the_digest_never_appears,
@@ -185,6 +204,7 @@ const ALL: [fn(Open<'_>); 10] = [
     a_name_of_nothing_is_not_found,
     a_manifest_without_its_blobs_gets_no_name,
     an_index_leads_to_the_image_of_the_platform,
+    a_part_is_there_by_its_digest_and_has_no_name,
     many_threads_share_a_store,
 ];
 

@@ -151,9 +151,15 @@ impl Layout {
         Ok(file)
     }
 
-    /// The entry of `index.json` to start from.
-    fn entry(&self, platform: &str) -> Result<Descriptor, Error> {
-        select::tagged(&self.index()?, self.tag.as_deref(), platform, &self.name)
+    /// Stores a manifest as a blob. What it names must be there first.
+    fn put_checked(&self, media_type: &str, bytes: &[u8]) -> Result<Descriptor, Error> {
+        for blob in select::referred(bytes, &format!("the manifest for {}", self.name))? {
+            // Opening checks the size too.
+            self.blob_file(&blob)?;
+        }
+        let descriptor = Descriptor::new(media_type, Digest::of(bytes), bytes.len() as u64);
+        self.put(&descriptor, &bytes.to_vec())?;
+        Ok(descriptor)
     }
 
     fn document(&self, descriptor: &Descriptor) -> Result<Document, Error> {
@@ -191,18 +197,23 @@ impl Blobs for Layout {
 
 impl Images for Layout {
     fn image(&self, platform: &str) -> Result<Image, Error> {
-        let document = self.document(&self.entry(platform)?)?;
-        select::image(self, document, platform, &self.name, &|d| self.document(d))
+        select::image(self, self.manifest(None)?, platform, &self.name, &|d| self.document(d))
+    }
+
+    fn manifest(&self, of: Option<&Descriptor>) -> Result<Document, Error> {
+        match of {
+            Some(descriptor) => self.document(descriptor),
+            None => select::tagged(&self.index()?, self.tag.as_deref(), &self.name, &|d| self.document(d)),
+        }
+    }
+
+    fn put_part(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+        Ok(self.put_checked(media_type, bytes)?.digest)
     }
 
     fn put_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
-        for blob in select::referred(bytes, &format!("the manifest for {}", self.name))? {
-            // Opening checks the size too. A name may not stand before what it names.
-            self.blob_file(&blob)?;
-        }
-        let digest = Digest::of(bytes);
-        let mut descriptor = Descriptor::new(media_type, digest, bytes.len() as u64);
-        self.put(&descriptor, &bytes.to_vec())?;
+        let mut descriptor = self.put_checked(media_type, bytes)?;
+        let digest = descriptor.digest;
         if let Some(tag) = &self.tag {
             descriptor.annotations.push((REF_NAME.into(), tag.clone()));
         }
@@ -354,6 +365,24 @@ mod tests {
         assert_eq!(layout.image("linux/amd64").expect("an image").descriptor.digest, digest);
         let error = layout.image("linux/arm64").expect_err("not there");
         assert!(error.to_string().contains("found linux/amd64"), "{error}");
+    }
+
+    #[test]
+    fn several_entries_of_one_tag_are_an_index_of_them() {
+        let folder = Folder::new();
+        image(&folder.open(Some("a")), "one");
+        image(&folder.open(Some("b")), "two");
+        let mut index = folder.index();
+        for (i, architecture) in ["amd64", "arm64"].into_iter().enumerate() {
+            index["manifests"][i]["annotations"] = json!({REF_NAME: "t", "kept": "yes"});
+            index["manifests"][i]["platform"] = json!({"os": "linux", "architecture": architecture});
+        }
+        fs::write(folder.path().join("index.json"), index.to_string()).expect("written");
+        let layout = folder.open(Some("t"));
+        let found: Value = serde_json::from_slice(&layout.manifest(None).expect("there").bytes).expect("JSON");
+        assert_eq!(found["manifests"][1]["annotations"], json!({"kept": "yes"}));
+        let picked = layout.image("linux/arm64").expect("an image").descriptor.digest.to_string();
+        assert_eq!(found["manifests"][1]["digest"], picked);
     }
 
     #[test]

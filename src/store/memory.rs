@@ -6,9 +6,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::json;
 
-use super::{Blobs, Error, Growing, Images, ReadAt};
+use super::{Blobs, Document, Error, Growing, Images, ReadAt, select};
 use crate::digest::Digest;
-use crate::image::{Config, Descriptor, Image, Manifest, names};
+use crate::image::{Descriptor, Image, names};
 
 /// One image.
 #[derive(Debug, Default)]
@@ -169,14 +169,19 @@ impl Blobs for Memory {
 }
 
 impl Images for Memory {
-    fn image(&self, _: &str) -> Result<Image, Error> {
+    fn image(&self, platform: &str) -> Result<Image, Error> {
+        select::image(self, self.manifest(None)?, platform, "memory", &|d| self.manifest(Some(d)))
+    }
+
+    fn manifest(&self, of: Option<&Descriptor>) -> Result<Document, Error> {
         let none = || Error::NotFound { what: "an image".into(), place: "memory".into(), why: String::new() };
-        let digest = locked(&self.manifest).ok_or_else(none)?;
+        let digest = of.map(|d| d.digest).or(*locked(&self.manifest)).ok_or_else(none)?;
         let bytes = self.get(&digest)?;
-        let descriptor = Descriptor::new(names::MANIFEST, digest, bytes.len() as u64);
-        let manifest = Manifest::parse(&bytes, "memory").expect("a manifest");
-        let config = Config::parse(&self.get(&manifest.config.digest)?, "memory").expect("a config");
-        Ok(Image::new(descriptor, manifest, config, "memory").expect("an image"))
+        Ok(Document { descriptor: Descriptor::new(names::MANIFEST, digest, bytes.len() as u64), bytes })
+    }
+
+    fn put_part(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+        Ok(self.add(media_type, bytes.into()).digest)
     }
 
     fn put_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {

@@ -14,12 +14,15 @@ use crate::image::{Descriptor, Image, Reference};
 
 pub mod archive;
 mod file;
+pub mod index;
 pub mod layout;
 #[cfg(test)]
 pub(crate) mod memory;
 pub mod registry;
 mod select;
 mod verified;
+
+pub use select::Document;
 
 /// Random access to bytes of a known length.
 pub trait ReadAt: Send + Sync {
@@ -60,7 +63,11 @@ pub trait Blobs: Send + Sync {
 pub trait Images: Blobs {
     /// Finds an image manifest (from an index: the one for `platform`, `os/arch[/variant]`) and its config, both verified.
     fn image(&self, platform: &str) -> Result<Image, Error>;
-    /// Stores a manifest and gives it the reference's tag. Last step of every write.
+    /// The manifest or index that the name stands for, or with `of` the one of that descriptor, verified.
+    fn manifest(&self, of: Option<&Descriptor>) -> Result<Document, Error>;
+    /// Stores a manifest under its digest alone: one that an index to come will list.
+    fn put_part(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error>;
+    /// Stores a manifest or index and gives it the reference's tag. Last step of every write.
     fn put_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error>;
 }
 
@@ -81,6 +88,17 @@ pub fn open(reference: &Reference, write: bool) -> Result<Box<dyn Images>, Error
             });
         }
     })
+}
+
+/// Opens the store that the image of `src` is to be copied or converted to; blobs that both have in one registry are taken over
+/// there.
+pub fn open_beside(src: &Reference, dst: &Reference) -> Result<Box<dyn Images>, Error> {
+    match (src, dst) {
+        (Reference::Registry(from), Reference::Registry(to)) => {
+            Ok(Box::new(registry::Registry::open(to, true)?.mounting(from)))
+        }
+        _ => open(dst, true),
+    }
 }
 
 impl ReadAt for [u8] {

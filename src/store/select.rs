@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::layout::REF_NAME;
 use super::{Blobs, Error};
@@ -19,6 +19,8 @@ pub(super) struct Entry {
     pub(super) descriptor: Descriptor,
     /// `os/arch[/variant]`, where the entry says so.
     pub(super) platform: Option<String>,
+    /// The entry as it stands in the index.
+    pub(super) raw: Value,
 }
 
 /// Reads the entries of an index or of a Docker manifest list.
@@ -32,15 +34,22 @@ pub(super) fn entries(index: &Value, what: &str) -> Result<Vec<Entry>, Error> {
             let base = format!("{}/{}", get("os").unwrap_or("unknown"), get("architecture").unwrap_or("unknown"));
             get("variant").map_or_else(|| base.clone(), |v| format!("{base}/{v}"))
         });
-        Ok(Entry { descriptor, platform })
+        Ok(Entry { descriptor, platform, raw: value.clone() })
     };
     list.iter().enumerate().map(entry).collect()
 }
 
-/// Whether an entry is about an image and not one: build attestations, signatures.
-fn is_attestation(entry: &Entry) -> bool {
+/// Whether an entry is about an image and not one: `BuildKit`'s attestations, signatures that `cosign save` puts beside it.
+pub(super) fn is_attestation(entry: &Entry) -> bool {
+    let kind = entry.descriptor.annotation("kind").and_then(|k| k.strip_prefix("dev.cosignproject.cosign/"));
     entry.platform.as_deref().is_some_and(|p| p.starts_with("unknown/"))
-        || entry.descriptor.annotation("vnd.docker.reference.type").is_some()
+        || entry.descriptor.annotation(names::REFERENCE_TYPE).is_some()
+        || kind.is_some_and(|k| k != "image" && k != "imageIndex")
+}
+
+/// What an attestation is about, where it says so.
+fn subject(entry: &Entry) -> Option<&str> {
+    entry.descriptor.annotation(names::REFERENCE_DIGEST)
 }
 
 /// A platform with the variant that its architecture implies.
@@ -54,8 +63,8 @@ fn normal(platform: &str) -> String {
 }
 
 /// Picks the entry for a platform.
-pub(super) fn pick(entries: &[Entry], platform: &str, what: &str) -> Result<Descriptor, Error> {
-    let images: Vec<_> = entries.iter().filter(|e| !is_attestation(e)).collect();
+pub(super) fn pick<'a>(entries: &'a [Entry], platform: &str, what: &str) -> Result<&'a Entry, Error> {
+    let images: Vec<&Entry> = entries.iter().filter(|e| !is_attestation(e)).collect();
     let exact = images.iter().find(|e| e.platform.as_deref().is_some_and(|p| normal(p) == normal(platform)));
     // `linux/arm64` may mean any variant of it when the usual one is not there.
     let any_variant = || {
@@ -64,7 +73,7 @@ pub(super) fn pick(entries: &[Entry], platform: &str, what: &str) -> Result<Desc
     };
     let only = || images.first().filter(|e| images.len() == 1 && e.platform.is_none());
     if let Some(entry) = exact.or_else(any_variant).or_else(only) {
-        return Ok(entry.descriptor.clone());
+        return Ok(*entry);
     }
     let mut found: Vec<_> = images.iter().map(|e| e.platform.as_deref().unwrap_or("unnamed")).collect();
     found.dedup();
@@ -72,8 +81,14 @@ pub(super) fn pick(entries: &[Entry], platform: &str, what: &str) -> Result<Desc
     Err(Error::NoPlatform { what: what.into(), platform: platform.into(), found })
 }
 
-/// The entry of a layout's `index.json` to start from: the one of the tag, or the only one there. `name`: of the layout.
-pub(super) fn tagged(index: &Value, wanted: Option<&str>, platform: &str, name: &str) -> Result<Descriptor, Error> {
+/// What a layout's `index.json` has under the tag, or the only thing there; of several entries that are one image's, an index
+/// that lists them. `name`: of the layout. `fetch` gives verified manifest bytes.
+pub(super) fn tagged(
+    index: &Value,
+    wanted: Option<&str>,
+    name: &str,
+    fetch: &dyn Fn(&Descriptor) -> Result<Document, Error>,
+) -> Result<Document, Error> {
     let all = entries(index, &format!("index.json in {name}"))?;
     let tag = |e: &Entry| e.descriptor.annotation(REF_NAME).map(ToOwned::to_owned);
     let mut tags: Vec<_> = all.iter().map(tag).collect();
@@ -95,9 +110,24 @@ pub(super) fn tagged(index: &Value, wanted: Option<&str>, platform: &str, name: 
     match (&chosen[..], wanted) {
         ([], Some(wanted)) => Err(not_found(&format!("tag {wanted}"), format!("tags there: {}", listed()))),
         ([], None) => Err(not_found("an image", "the index is empty".into())),
-        ([one], _) => Ok(one.descriptor.clone()),
-        (several, _) => pick(several, platform, name),
+        ([one], _) => fetch(&one.descriptor),
+        (several, _) => Ok(listed_together(several)),
     }
+}
+
+/// An index of entries of a layout, without the tag that holds them together there.
+fn listed_together(entries: &[Entry]) -> Document {
+    let untagged = |e: &Entry| {
+        let mut raw = e.raw.clone();
+        if let Some(annotations) = raw.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.remove(REF_NAME);
+        }
+        raw
+    };
+    let manifests: Vec<Value> = entries.iter().map(untagged).collect();
+    let index = json!({ "schemaVersion": 2, "mediaType": names::INDEX, "manifests": manifests });
+    let bytes = index.to_string().into_bytes();
+    Document { descriptor: Descriptor::new(names::INDEX, Digest::of(&bytes), bytes.len() as u64), bytes }
 }
 
 /// Reads a small verified blob.
@@ -118,10 +148,25 @@ pub(super) fn check_json_size(size: u64, what: impl Fn() -> String) -> Result<()
     Ok(())
 }
 
-/// A manifest or index with its descriptor, verified.
-pub(super) struct Document {
-    pub(super) descriptor: Descriptor,
-    pub(super) bytes: Vec<u8>,
+/// A manifest or index, verified.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Its descriptor.
+    pub descriptor: Descriptor,
+    /// Its JSON.
+    pub bytes: Vec<u8>,
+}
+
+/// The JSON of an index or Docker manifest list; `None` for anything else.
+pub(super) fn as_index(document: &Document, what: &str) -> Result<Option<Value>, Error> {
+    let raw: Value = serde_json::from_slice(&document.bytes)
+        .map_err(|source| crate::image::Error::Json { what: format!("manifest of {what}"), source })?;
+    let stated = raw.get("mediaType").and_then(Value::as_str).unwrap_or(&document.descriptor.media_type);
+    let schema1 = raw.get("schemaVersion").and_then(Value::as_u64) == Some(1);
+    let is_index = stated == names::INDEX || stated == names::DOCKER_LIST;
+    // An index may leave its media type out; it has manifests then, and no layers.
+    let is_index = !schema1 && (is_index || (raw.get("manifests").is_some() && raw.get("layers").is_none()));
+    Ok(is_index.then_some(raw))
 }
 
 /// Follows a document through indexes to the image of the platform. `fetch` gives verified manifest bytes.
@@ -132,16 +177,15 @@ pub(super) fn image(
     what: &str,
     fetch: &dyn Fn(&Descriptor) -> Result<Document, Error>,
 ) -> Result<Image, Error> {
+    let (mut index, mut attestations) = (None, Vec::new());
     for _ in 0..MAX_DEPTH {
-        let raw: Value = serde_json::from_slice(&document.bytes)
-            .map_err(|source| crate::image::Error::Json { what: format!("manifest of {what}"), source })?;
-        let stated = raw.get("mediaType").and_then(Value::as_str).unwrap_or(&document.descriptor.media_type);
-        let schema1 = raw.get("schemaVersion").and_then(Value::as_u64) == Some(1);
-        let is_index = stated == names::INDEX || stated == names::DOCKER_LIST;
-        // An index may leave its media type out; it has manifests then, and no layers.
-        if !schema1 && (is_index || (raw.get("manifests").is_some() && raw.get("layers").is_none())) {
+        if let Some(raw) = as_index(&document, what)? {
             let entries = entries(&raw, &format!("index of {what}"))?;
-            document = fetch(&pick(&entries, platform, what)?)?;
+            let picked = pick(&entries, platform, what)?.descriptor.clone();
+            let about = |e: &&Entry| is_attestation(e) && subject(e) == Some(&picked.digest.to_string());
+            attestations = entries.iter().filter(about).map(|e| e.descriptor.digest).collect();
+            index = index.or(Some(document.descriptor.digest));
+            document = fetch(&picked)?;
             continue;
         }
         let manifest = Manifest::parse(&document.bytes, what)?;
@@ -156,7 +200,7 @@ pub(super) fn image(
             });
         }
         let config = Config::parse(&read_json(blobs, &manifest.config, what)?, what)?;
-        return Ok(Image::new(descriptor, manifest, config, what)?);
+        return Ok(Image { index, attestations, ..Image::new(descriptor, manifest, config, what)? });
     }
     Err(Error::Malformed { what: what.into(), why: format!("more than {MAX_DEPTH} indexes inside each other") })
 }
@@ -221,14 +265,16 @@ mod tests {
             (&["windows/amd64", "linux/s390x"], "linux/amd64", None),
             (&[], "linux/amd64", None),
         ] {
-            let picked = pick(&index(there), wanted, "x").ok().map(|d| d.digest);
+            let entries = index(there);
+            let picked = pick(&entries, wanted, "x").ok().map(|e| e.descriptor.digest);
             assert_eq!(picked, expected.map(|e| Digest::of(e.as_bytes())), "{wanted} of {there:?}");
         }
     }
 
     #[test]
     fn a_missing_platform_says_what_is_there() {
-        let error = pick(&index(&["unknown/unknown", "linux/s390x", "linux/arm/v7"]), "linux/amd64", "h/a:t");
+        let there = index(&["unknown/unknown", "linux/s390x", "linux/arm/v7"]);
+        let error = pick(&there, "linux/amd64", "h/a:t");
         let error = error.expect_err("none fits").to_string();
         assert_eq!(error, "h/a:t has no image for linux/amd64: found linux/s390x, linux/arm/v7");
     }

@@ -6,6 +6,7 @@
 
 mod blob;
 mod content;
+mod index;
 mod manifest;
 mod rootfs;
 mod stream;
@@ -25,6 +26,7 @@ use crate::progress::{Progress, chain};
 use crate::store::{self, Blobs, Images};
 
 pub use content::ReadError;
+pub use index::{IndexReport, PartReport, Verified, verify_index};
 
 use content::Content;
 use rootfs::RootFs;
@@ -45,6 +47,15 @@ pub enum Error {
     /// A store failed.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// An image of an index could not be examined.
+    #[error("platform {platform}")]
+    Platform {
+        /// `os/arch[/variant]`.
+        platform: String,
+        /// The cause.
+        #[source]
+        source: Box<Self>,
+    },
     /// A layer could not be fetched.
     #[error("layer {layer} ({digest})")]
     Fetch {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 
 mod bench;
+mod index;
 mod profile;
 mod rig;
 mod verify;

@@ -35,6 +35,17 @@ struct Challenge {
 }
 
 impl Challenge {
+    /// The same without the scopes of a repository.
+    fn without(&self, repository: &str) -> Self {
+        let prefix = format!("repository:{repository}:");
+        let mut rest = self.clone();
+        for (_, scopes) in rest.params.iter_mut().filter(|(name, _)| name == "scope") {
+            let kept: Vec<&str> = scopes.split_whitespace().filter(|s| !s.starts_with(&prefix)).collect();
+            *scopes = kept.join(" ");
+        }
+        rest
+    }
+
     fn get(&self, name: &str) -> Option<&str> {
         self.params.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
     }
@@ -155,6 +166,8 @@ pub(super) struct Auth {
     host: String,
     repository: String,
     actions: &'static str,
+    /// Another repository that blobs may be mounted from, until somebody refuses.
+    other: Mutex<Option<String>>,
     files: Files,
     state: Mutex<State>,
 }
@@ -172,7 +185,22 @@ impl Auth {
     pub(super) fn new(client: Client, base: Url, host: &str, repository: &str, write: bool, files: Files) -> Self {
         let actions = if write { "pull,push" } else { "pull" };
         let (host, repository, state) = (host.into(), repository.into(), Mutex::default());
-        Self { client, base, host, repository, actions, files, state }
+        Self { client, base, host, repository, actions, other: Mutex::default(), files, state }
+    }
+
+    /// Asks, with every token from now on, for the right to read another repository too.
+    pub(super) fn also_pull(&self, repository: &str) {
+        *self.other.lock().unwrap_or_else(PoisonError::into_inner) = Some(repository.into());
+    }
+
+    /// That other repository.
+    pub(super) fn other(&self) -> Option<String> {
+        self.other.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Does without it.
+    pub(super) fn forget_other(&self) {
+        *self.other.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The header to send now, if any, with its generation.
@@ -262,8 +290,18 @@ impl Auth {
         Err(self.denied(&format!("credentials are not sent to {}, which is not encrypted", address::redacted(url))))
     }
 
-    /// Gets a token and puts it into the header.
+    /// Gets a token and puts it into the header; one for our repository alone where none is given for both.
     fn fetch(&self, state: &mut State, challenge: &Challenge) -> Result<(), Error> {
+        match self.fetch_for(state, challenge, self.other().as_deref()) {
+            Err(Error::Denied { .. }) if let Some(other) = self.other() => {
+                self.forget_other();
+                self.fetch_for(state, &challenge.without(&other), None)
+            }
+            result => result,
+        }
+    }
+
+    fn fetch_for(&self, state: &mut State, challenge: &Challenge, other: Option<&str>) -> Result<(), Error> {
         let unsupported =
             |why: String| Error::Unsupported { what: format!("the authentication of {}", self.host), why };
         let realm = challenge.get("realm").unwrap_or_default();
@@ -278,13 +316,15 @@ impl Auth {
         }
         let service = challenge.get("service").unwrap_or(self.base.host_str().unwrap_or_default()).to_owned();
         let own = format!("repository:{}:", self.repository);
+        let other = other.map(|o| format!("repository:{o}:"));
         let mut scopes = vec![format!("{own}{}", self.actions)];
+        scopes.extend(other.iter().map(|o| format!("{o}pull")));
         scopes.extend(
             challenge
                 .get("scope")
                 .into_iter()
                 .flat_map(str::split_whitespace)
-                .filter(|s| !s.starts_with(&own))
+                .filter(|s| !s.starts_with(&own) && !other.as_ref().is_some_and(|o| s.starts_with(o)))
                 .map(Into::into),
         );
         let (found, troubles) = self.files.find(&self.host);

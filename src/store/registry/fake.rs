@@ -17,6 +17,8 @@ pub(super) struct Content {
     pub(super) blobs: HashMap<String, Vec<u8>>,
     /// Type and bytes by tag and by digest.
     pub(super) manifests: HashMap<String, (String, Vec<u8>)>,
+    /// Digests by other repository.
+    elsewhere: HashMap<String, HashMap<String, Vec<u8>>>,
     sessions: usize,
     /// What was written to a session; there may be one write.
     pub(super) written: HashMap<String, Vec<u8>>,
@@ -71,6 +73,13 @@ impl Fake {
         digest
     }
 
+    /// A blob of another repository.
+    pub(super) fn put_elsewhere(&self, repository: &str, bytes: &[u8]) {
+        let mut content = self.content.lock().expect("content");
+        let there = content.elsewhere.entry(repository.into()).or_default();
+        there.insert(Digest::of(bytes).to_string(), bytes.into());
+    }
+
     pub(super) fn put_manifest(&self, tag: &str, kind: &str, bytes: &[u8]) -> Digest {
         let digest = Digest::of(bytes);
         let mut content = self.content.lock().expect("content");
@@ -101,6 +110,13 @@ fn answer(content: &mut Content, asked: &Asked) -> Answer {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     match (asked.method.as_str(), path.split_once('/').unwrap_or_default()) {
         ("POST", ("blobs", "uploads/")) => {
+            let query = query.replace("%3A", ":").replace("%2F", "/");
+            let mount = query.strip_prefix("mount=").and_then(|q| q.split_once("&from="));
+            let there = mount.and_then(|(digest, from)| content.elsewhere.get(from)?.get_key_value(digest));
+            if let Some((digest, bytes)) = there.map(|(d, b)| (d.clone(), b.clone())) {
+                content.blobs.insert(digest.clone(), bytes);
+                return Answer::new(201, "").with(DIGEST_HEADER, digest);
+            }
             content.sessions += 1;
             Answer::new(202, "").with("location", format!("/v2/a/b/blobs/uploads/{}?state=x%3D", content.sessions))
         }

@@ -23,6 +23,7 @@ mod download;
 mod growing;
 #[cfg(test)]
 pub(super) mod fake;
+mod mount;
 #[cfg(test)]
 mod tests;
 
@@ -87,7 +88,7 @@ impl Registry {
         Ok(Self { shared: Arc::new(shared), reference: reference.clone() })
     }
 
-    fn manifest(&self, selector: &str, expected: Option<&Descriptor>) -> Result<Document, Error> {
+    fn document(&self, selector: &str, expected: Option<&Descriptor>) -> Result<Document, Error> {
         let shared = &self.shared;
         let url = shared.url(&format!("manifests/{selector}"))?;
         let what = || format!("manifest {selector} of {}", shared.name);
@@ -119,11 +120,28 @@ impl Registry {
         Ok(Document { descriptor: Descriptor::new(&kind, Digest::of(&bytes), bytes.len() as u64), bytes })
     }
 
+    /// Writes a manifest or index under a tag or its digest.
+    fn put_document(&self, selector: &str, media_type: &str, bytes: &[u8], digest: Digest) -> Result<Digest, Error> {
+        let shared = &self.shared;
+        let url = shared.url(&format!("manifests/{selector}"))?;
+        let what = || format!("write manifest {selector} to {}", shared.name);
+        let response = shared.call(&|| {
+            shared.client.request(Method::PUT, url.as_str()).header("content-type", media_type).body(bytes)
+        })?;
+        let response = shared.ok(response, &what())?;
+        if !matches!(response.status(), 200..=202) {
+            let why = format!("it was answered {}: expected 201", response.status());
+            return Err(Error::Unsupported { what: what(), why });
+        }
+        check_answer(&response, &digest, what)?;
+        Ok(digest)
+    }
+
     /// One upload session: everything, or nothing that anybody can see.
     fn upload(&self, blob: &Descriptor, content: &dyn ReadAt) -> Result<(), Error> {
         let shared = &self.shared;
         let what = || format!("upload blob {} to {}", blob.digest, shared.name);
-        let mut target = shared.session(what)?;
+        let Some(mut target) = self.begin_upload(blob)? else { return Ok(()) };
         target.query_pairs_mut().append_pair("digest", &blob.digest.to_string());
         // Hashed as it is sent. The last piece does not leave if the whole is not what it should be.
         let running = Mutex::new((Hasher::default(), 0));
@@ -311,33 +329,28 @@ impl Blobs for Registry {
 
 impl Images for Registry {
     fn image(&self, platform: &str) -> Result<Image, Error> {
-        let document = self.manifest(&self.reference.selector(), None)?;
-        let fetch = |d: &Descriptor| {
-            select::check_json_size(d.size, || format!("manifest {}", d.digest))?;
-            self.manifest(&d.digest.to_string(), Some(d))
-        };
-        select::image(self, document, platform, &self.reference.to_string(), &fetch)
+        let fetch = |d: &Descriptor| self.manifest(Some(d));
+        select::image(self, self.manifest(None)?, platform, &self.reference.to_string(), &fetch)
+    }
+
+    fn manifest(&self, of: Option<&Descriptor>) -> Result<Document, Error> {
+        let Some(d) = of else { return self.document(&self.reference.selector(), None) };
+        select::check_json_size(d.size, || format!("manifest {}", d.digest))?;
+        self.document(&d.digest.to_string(), Some(d))
+    }
+
+    fn put_part(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
+        let digest = Digest::of(bytes);
+        self.put_document(&digest.to_string(), media_type, bytes, digest)
     }
 
     fn put_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
-        let shared = &self.shared;
         let digest = Digest::of(bytes);
         if let Some(expected) = self.reference.digest.filter(|d| *d != digest) {
             let what = format!("the manifest for {}", self.reference);
             return Err(Error::Corrupt { what, expected: expected.to_string(), found: digest.to_string() });
         }
         let selector = self.reference.tag.clone().unwrap_or_else(|| digest.to_string());
-        let url = shared.url(&format!("manifests/{selector}"))?;
-        let what = || format!("write manifest {selector} to {}", shared.name);
-        let response = shared.call(&|| {
-            shared.client.request(Method::PUT, url.as_str()).header("content-type", media_type).body(bytes)
-        })?;
-        let response = shared.ok(response, &what())?;
-        if !matches!(response.status(), 200..=202) {
-            let why = format!("it was answered {}: expected 201", response.status());
-            return Err(Error::Unsupported { what: what(), why });
-        }
-        check_answer(&response, &digest, what)?;
-        Ok(digest)
+        self.put_document(&selector, media_type, bytes, digest)
     }
 }

@@ -7,6 +7,7 @@ mod edit;
 mod grouped;
 mod hot;
 mod images;
+mod index;
 mod random;
 mod reuse;
 mod shape;
