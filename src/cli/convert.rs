@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use super::Failure;
 use super::output::Output;
-use crate::convert::{self, LayerError, Options};
+use crate::convert::{self, HotCodec, LayerError, Options};
 use crate::estargz::{CHUNK_SIZE, Format, Level};
 use crate::image::Reference;
 use crate::plan::{HotLayer, Layout};
@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// makes a smaller image [default: copy]
     #[arg(long, value_name = "HOW")]
     hot_layer: Option<HotFiles>,
+    /// Compression of the hot layer: zstd, smaller and faster to unpack, or gzip, which is known everywhere
+    #[arg(long, value_name = "CODEC", default_value = "zstd")]
+    hot_codec: HotFormat,
     /// Tar archive of files that start-up writes in every fresh container: the Python bytecode among them that fits the image's
     /// sources goes into the hot layer
     #[arg(long, value_name = "FILE")]
@@ -107,6 +110,12 @@ enum Chunks {
 enum HotFiles {
     Copy,
     Move,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum HotFormat {
+    Zstd,
+    Gzip,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -222,6 +231,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         layout,
         format: args.output_format,
         hot_layer: if args.hot_layer == Some(HotFiles::Move) { HotLayer::Move } else { HotLayer::Copy },
+        hot_codec: if args.hot_codec == HotFormat::Gzip { HotCodec::Gzip } else { HotCodec::Zstd },
         startup: args.startup_layer.clone(),
         fitted: chunks == Chunks::Fitted,
         hot_level,

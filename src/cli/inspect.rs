@@ -283,6 +283,7 @@ mod tests {
         let options = convert::Options {
             layout: Layout::Plain,
             hot_layer: HotLayer::Copy,
+            hot_codec: convert::HotCodec::Zstd,
             startup: None,
             format: Format::Estargz,
             chunk_size: 1000,

@@ -40,6 +40,7 @@ use pool::Pool;
 use reuse::{Journal, Known};
 use startup::{Additions, Startup};
 
+pub use hot::HotCodec;
 pub use startup::Shipped;
 pub(crate) use startup::digest_of as additions_digest;
 
@@ -61,6 +62,8 @@ pub struct Options {
     pub min_chunk_size: u64,
     /// Compression level of the lazy layers.
     pub level: Level,
+    /// Compression of the hot layer.
+    pub hot_codec: HotCodec,
     /// Tar archive of files that start-up writes: its Python bytecode goes into the hot layer.
     pub startup: Option<PathBuf>,
     /// Chunks that this level hardly makes smaller than the fastest one get the fastest.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{Error, LayerReport, Options, Report, publish};
+use super::{Error, HotCodec, LayerReport, Options, Report, publish};
 use crate::digest::{Digest, Hasher};
 use crate::image::{Descriptor, Image, names};
 use crate::plan::{Chunking, HotLayer, LayerIndex, Order};
@@ -59,6 +59,9 @@ pub(super) fn image_key(
     field(options.layout.to_string().as_bytes());
     if options.hot_layer == HotLayer::Move {
         field(b"moved");
+    }
+    if options.hot_codec == HotCodec::Gzip {
+        field(b"gzip");
     }
     if let Some(digest) = startup {
         field(b"startup");

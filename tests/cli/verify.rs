@@ -130,3 +130,26 @@ fn inspect_shows_layers_tocs_and_files() {
     assert_eq!(shown["size"], fs::metadata(layer).expect("the layer").len());
     assert_eq!(shown["problems"], json!([]));
 }
+
+#[test]
+fn flags_that_do_not_go_together_are_usage_errors() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (source, out) = (dir.path().join("src"), dir.path().join("dst"));
+    layout(&source);
+    let (src, dst) = (format!("oci:{}:v1", source.display()), format!("oci:{}:v1", out.display()));
+    for (flags, what) in [
+        (&["--layout", "hot"][..], "needs --profile"),
+        (&["--layout", "hot+landmark"], "needs --profile"),
+        (&["--layout", "warm"], "expected plain, landmark, hot, hot+landmark, auto"),
+        (&["--hot-layer", "move"], "layout plain has no hot layer"),
+        (&["--startup-layer", "x.tar"], "layout plain has no hot layer"),
+        (&["--chunks", "fitted"], "needs --profile"),
+        (&["--level", "13"], "expected auto or a number from 0 to 12"),
+        (&["--fast", "--best"], "cannot be used with"),
+        (&["--chunk-size", "1"], "4096"),
+        (&["--jobs", "0"], "invalid value"),
+    ] {
+        esgz(&[&["convert", &src, &dst], flags].concat()).code(2).stderr(predicate::str::contains(what));
+    }
+    assert!(!out.exists(), "nothing was written");
+}

@@ -53,6 +53,18 @@ fn with_a_landmark_only_what_the_hot_layer_has_not_is_prefetched() {
 }
 
 #[test]
+fn it_can_be_gzip() {
+    let options = convert::Options { hot_codec: convert::HotCodec::Gzip, ..options_of(Layout::Hot, HotLayer::Copy) };
+    let (dst, report) = converted_with(&source(), &options, PATHS);
+    assert_eq!(names_of(&dst, 2), ["d", "d/a", "d/set", "d/other"]);
+    let (zstd, other) = converted_with(&source(), &options_of(Layout::Hot, HotLayer::Copy), PATHS);
+    assert_ne!(report.digest, other.digest);
+    let images = [dst, zstd].map(|d| d.image("").expect("an image"));
+    assert_eq!(images[0].manifest.layers[2].media_type, names::LAYER_GZIP);
+    assert_eq!(images[0].config.diff_ids, images[1].config.diff_ids, "it shows the same");
+}
+
+#[test]
 fn what_is_moved_is_only_there() {
     let src = source();
     let (dst, _) = converted_with(&src, &options_of(Layout::Hot, HotLayer::Move), PATHS);

@@ -34,6 +34,7 @@ fn options(layout: Layout) -> convert::Options {
     convert::Options {
         layout,
         hot_layer: HotLayer::Copy,
+        hot_codec: convert::HotCodec::Zstd,
         startup: None,
         format: Format::Estargz,
         chunk_size: 1000,
