@@ -1,9 +1,9 @@
-// Command estargz-oracle checks eStargz layers with the reference library: an independent reader, so that our writer is
+// Command estargz-oracle checks eStargz and zstd:chunked layers with the reference library: an independent reader, so that our writer is
 // never judged by our own reader alone.
 //
 // For each argument, an OCI layout directory or one blob file: every layer annotated with a TOC digest is opened with
 // estargz.Open, its TOC checked against the annotation, every chunk of every regular file read through the reader and
-// checked against its chunk digest, every whole file against its file digest where the TOC has one, and the gunzipped
+// checked against its chunk digest, every whole file against its file digest where the TOC has one, and the decompressed
 // blob against the image's diffID. One line a layer; exit status 1 at the first difference.
 package main
 
@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/containerd/stargz-snapshotter/estargz"
+	"github.com/containerd/stargz-snapshotter/estargz/zstdchunked"
 	"github.com/opencontainers/go-digest"
 )
 
@@ -173,7 +174,7 @@ func layer(path, name string, toc, diffID digest.Digest, expected ...digest.Dige
 	if err != nil {
 		return err
 	}
-	r, err := estargz.Open(io.NewSectionReader(f, 0, info.Size()))
+	r, err := estargz.Open(io.NewSectionReader(f, 0, info.Size()), estargz.WithDecompressors(&zstdchunked.Decompressor{}))
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
@@ -198,13 +199,13 @@ func layer(path, name string, toc, diffID digest.Digest, expected ...digest.Dige
 		return err
 	}
 	in := bufio.NewReaderSize(io.TeeReader(f, whole.Hash()), 1<<20)
-	z, err := gzip.NewReader(in)
+	z, err := decompress(in)
 	if err != nil {
 		return err
 	}
 	size, err := io.Copy(plain.Hash(), z)
 	if err != nil {
-		return fmt.Errorf("gunzip: %w", err)
+		return fmt.Errorf("decompressing: %w", err)
 	}
 	if diffID != "" && plain.Digest() != diffID {
 		return fmt.Errorf("diffID is %s, the config says %s", plain.Digest(), diffID)
@@ -218,6 +219,14 @@ func layer(path, name string, toc, diffID digest.Digest, expected ...digest.Dige
 	fmt.Printf("ok   %s toc %s: %d files, %d chunks, %d bytes of files, %d bytes of tar, %.1f s\n", name, short(toc), files, chunks,
 		bytesRead, size, time.Since(start).Seconds())
 	return nil
+}
+
+// decompress gives the archive of a layer of either format.
+func decompress(in *bufio.Reader) (io.ReadCloser, error) {
+	if magic, err := in.Peek(4); err == nil && bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+		return (&zstdchunked.Decompressor{}).Reader(in)
+	}
+	return gzip.NewReader(in)
 }
 
 // entryVerifier checks a chunk against the digest in its own TOC entry.

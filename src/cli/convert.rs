@@ -10,7 +10,7 @@ use super::Failure;
 use super::output::Output;
 use super::platform::{Platforms, platforms};
 use crate::convert::{self, Converted, HotCodec, LayerError, Options, Report};
-use crate::estargz::{CHUNK_SIZE, Level};
+use crate::estargz::{CHUNK_SIZE, Format, Level};
 use crate::image::Reference;
 use crate::plan::{HotLayer, Layout};
 use crate::profile::{self, Profile};
@@ -47,13 +47,18 @@ pub(super) struct Args {
     /// sources goes into the hot layer
     #[arg(long, value_name = "FILE")]
     startup_layer: Option<PathBuf>,
+    /// Format of the lazy layers: estargz (gzip) or zstd:chunked. The stargz snapshotter mounts both lazily; a runtime without it
+    /// must know zstd layers for the second
+    #[arg(long, value_name = "FORMAT", default_value = "estargz", value_parser = format)]
+    output_format: Format,
     /// Use a profile of which less than half matches this image
     #[arg(long)]
     force_profile: bool,
     /// Platform to pick from an index; all, or several with commas between, converts these images and writes an index
     #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64", value_parser = platforms)]
     platform: Platforms,
-    /// Compression level of the lazy layers: 0 (stored) to 12, or auto: 6, and 1 for chunks that 6 hardly makes smaller
+    /// Compression level of the lazy layers: 0 (stored) to 12, or auto: 6, and 1 for chunks that 6 hardly makes smaller; for
+    /// zstd:chunked 1 to 12, or auto: 3
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = effort)]
     level: Effort,
     /// Compress fast: level 1
@@ -127,6 +132,11 @@ fn effort(text: &str) -> Result<Effort, String> {
     }
     let level = text.parse().ok().and_then(Level::new);
     level.map(Effort::Fixed).ok_or_else(|| "expected auto or a number from 0 to 12".into())
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    let all = [Format::Estargz, Format::ZstdChunked];
+    all.into_iter().find(|f| f.name() == text).ok_or_else(|| "expected estargz or zstd:chunked".into())
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -216,16 +226,22 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     let (level, adaptive) = match args.level {
         _ if args.fast => (Level::FAST, false),
         _ if args.best => (Level::BEST, false),
+        Effort::Auto if args.output_format == Format::ZstdChunked => (Level::ZSTD, false),
         Effort::Auto => (Level::DEFAULT, true),
         Effort::Fixed(level) => (level, false),
     };
+    let hot_level = Level::new(args.hot_level).unwrap_or(Level::STORED);
+    if args.output_format == Format::ZstdChunked && (level == Level::STORED || hot_level == Level::STORED) {
+        return Err(Failure::new(2, "level 0: zstd:chunked has no level that stores").hint("choose a level from 1"));
+    }
     let options = Options {
         layout,
+        format: args.output_format,
         hot_layer: if args.hot_layer == Some(HotFiles::Move) { HotLayer::Move } else { HotLayer::Copy },
         hot_codec: if args.hot_codec == HotFormat::Gzip { HotCodec::Gzip } else { HotCodec::Zstd },
         startup: args.startup_layer.clone(),
         fitted: chunks == Chunks::Fitted,
-        hot_level: Level::new(args.hot_level).unwrap_or(Level::STORED),
+        hot_level,
         chunk_size: args.chunk_size,
         min_chunk_size: args.min_chunk_size,
         level,

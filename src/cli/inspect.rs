@@ -9,7 +9,7 @@ use super::Failure;
 use super::output::Output;
 use super::platform::{Platforms, platforms};
 use crate::digest::Digest;
-use crate::estargz::{Layer, footer, landmark};
+use crate::estargz::{Layer, landmark};
 use crate::image::{Descriptor, Image, Reference, names};
 use crate::store::index::{Child, Index};
 use crate::store::{self, Blobs, Images};
@@ -66,7 +66,7 @@ struct IndexReport {
 #[derive(Debug, Serialize)]
 struct LayerReport {
     index: usize,
-    /// `estargz`, `hot`, or the compression of an ordinary layer.
+    /// `estargz`, `zstd:chunked`, `hot`, or the compression of an ordinary layer.
     kind: &'static str,
     digest: Digest,
     size: u64,
@@ -231,7 +231,7 @@ fn layer(index: usize, descriptor: &Descriptor, blobs: &dyn Blobs, files: bool) 
     };
     Ok(LayerReport {
         index,
-        kind: if toc.is_some() { "estargz" } else { ordinary },
+        kind: toc.as_ref().map_or(ordinary, |l| l.format.name()),
         digest: descriptor.digest,
         size: descriptor.size,
         uncompressed_size: descriptor.annotation(names::UNCOMPRESSED_SIZE).and_then(|s| s.parse().ok()),
@@ -259,7 +259,7 @@ fn toc_report(layer: &Layer, claims: Option<&str>, files: bool) -> TocReport {
         toc_digest: layer.toc_digest,
         toc_annotated: claims == Some(layer.toc_digest.to_string().as_str()),
         toc_offset: layer.toc_offset,
-        toc_size: layer.size - layer.toc_offset - footer::SIZE as u64,
+        toc_size: layer.footer_offset() - layer.toc_offset,
         entries: entries.len(),
         files: entries.iter().filter(|e| e.kind == "reg").count(),
         chunks,
@@ -325,7 +325,7 @@ fn table(layers: &[LayerReport]) -> Table {
 mod tests {
     use super::*;
     use crate::convert::{self, convert};
-    use crate::estargz::Level;
+    use crate::estargz::{Format, Level};
     use crate::plan::{HotLayer, Layout};
     use crate::progress::Silent;
     use crate::store::memory::Memory;
@@ -339,6 +339,7 @@ mod tests {
             hot_layer: HotLayer::Copy,
             hot_codec: convert::HotCodec::Zstd,
             startup: None,
+            format: Format::Estargz,
             chunk_size: 1000,
             min_chunk_size: 0,
             level: Level::DEFAULT,

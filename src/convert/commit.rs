@@ -66,7 +66,7 @@ pub(super) fn run(
 ) -> Result<Committed, LayerError> {
     let mut committer = Committer { spool, options, writer: None, chunks: Vec::new(), open: None, digest: None };
     if let Some(early) = early {
-        let mut writer = Writer::create(options.level, Straight::new(early));
+        let mut writer = Writer::create(options.format, options.level, Straight::new(early));
         writer.landmark(false).map_err(|e| committer.failed(e))?;
         committer.writer = Some(writer);
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::spool::Spool;
 use crate::estargz::{Members, Summary};
-use crate::image::{Descriptor, names};
+use crate::image::Descriptor;
 use crate::store::{Growing, Images};
 
 /// A smaller layer is asked for by its digest first, and takes no time.
@@ -104,7 +104,7 @@ impl Straight {
 
     /// It is whole, and what it should be.
     pub(super) fn complete(self, summary: &Summary) {
-        let descriptor = Descriptor::new(names::LAYER_GZIP, summary.digest, summary.size);
+        let descriptor = Descriptor::new(summary.format.media_type(), summary.digest, summary.size);
         self.early.change(|s| s.end = Some(End::Whole(descriptor)));
     }
 }

@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde::Serialize;
 
 use crate::digest::Digest;
-use crate::estargz::{self, Level};
+use crate::estargz::{self, Format, Level};
 use crate::image::manifest::stack_digest;
 use crate::image::{self, Descriptor, Image, names};
 use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Match, Order, Plan};
@@ -58,6 +58,8 @@ pub struct Options {
     pub layout: Layout,
     /// What becomes of the hot layer's files below it.
     pub hot_layer: HotLayer,
+    /// Format of the lazy layers.
+    pub format: Format,
     /// Bytes of a chunk.
     pub chunk_size: u64,
     /// Small files share a member until their compressed payloads have this many bytes; 0: a member each.
@@ -245,7 +247,7 @@ pub enum LayerError {
 /// One layer of the result.
 #[derive(Debug, Clone, Serialize)]
 pub struct LayerReport {
-    /// `estargz` or `hot`.
+    /// `estargz`, `zstd:chunked` or `hot`.
     pub kind: &'static str,
     /// Digest of the layer it was made from.
     pub source: Option<Digest>,
@@ -268,7 +270,11 @@ pub struct LayerReport {
 impl LayerReport {
     fn reused(descriptor: &Descriptor) -> Self {
         Self {
-            kind: if descriptor.annotation(names::LAYER_KIND) == Some("hot") { "hot" } else { "estargz" },
+            kind: match descriptor.annotation(names::LAYER_KIND) {
+                Some("hot") => "hot",
+                Some(kind) if kind == Format::ZstdChunked.name() => Format::ZstdChunked.name(),
+                _ => Format::Estargz.name(),
+            },
             source: descriptor.annotation(names::LAYER_SOURCE).and_then(|d| d.parse().ok()),
             source_size: 0,
             digest: descriptor.digest,
@@ -358,7 +364,9 @@ fn one(
         Job { src, dst, image: &image, chunking: &chunking, options, journal, startup: startup.as_ref(), progress };
     // Four chunks a thread keep it busy.
     let usual = options.chunk_size.max(plan::HOT_CHUNK).saturating_mul(4 * options.jobs.get() as u64);
-    Pool::with(options.jobs, options.memory.unwrap_or(usual), |pool| job.run(pool, profile, candidates, &key))
+    Pool::with(options.jobs, options.memory.unwrap_or(usual), options.format, |pool| {
+        job.run(pool, profile, candidates, &key)
+    })
 }
 
 /// One conversion.
@@ -578,12 +586,16 @@ impl Job<'_> {
             })?,
         };
         let is_stored = ready.is_some() && content.early.as_ref().is_some_and(|early| early.is_stored());
-        let mut descriptor = Descriptor::new(names::LAYER_GZIP, summary.digest, summary.size);
+        let mut descriptor = Descriptor::new(summary.format.media_type(), summary.digest, summary.size);
         descriptor.annotations = source.annotations.iter().filter(|(key, _)| !is_replaced(key)).cloned().collect();
         let mut annotate = |key: &str, value: String| descriptor.annotations.push((key.into(), value));
         annotate(names::TOC_DIGEST, summary.toc_digest.to_string());
         annotate(names::UNCOMPRESSED_SIZE, summary.uncompressed_size.to_string());
-        annotate(names::LAYER_KIND, "estargz".into());
+        if let Some(chunked) = &summary.chunked {
+            annotate(names::CHUNKED_CHECKSUM, chunked.checksum.to_string());
+            annotate(names::CHUNKED_POSITION, chunked.position.clone());
+        }
+        annotate(names::LAYER_KIND, summary.format.name().into());
         annotate(names::LAYER_SOURCE, source.digest.to_string());
         annotate(names::LAYER_KEY, planned.keys[i].clone());
         descriptor.annotations.sort();
@@ -596,7 +608,7 @@ impl Job<'_> {
             self.progress.warn(&format!("the layer is stored, but could not be remembered in the journal: {e}"));
         }
         let report = LayerReport {
-            kind: "estargz",
+            kind: summary.format.name(),
             source: Some(source.digest),
             source_size: source.size,
             digest: summary.digest,
@@ -612,7 +624,9 @@ impl Job<'_> {
 
 /// Annotations that this program writes on an eStargz layer.
 fn is_ours(key: &str) -> bool {
-    key.starts_with("dev.esgz.") || key == names::TOC_DIGEST || key == names::UNCOMPRESSED_SIZE
+    key.starts_with("dev.esgz.")
+        || [names::TOC_DIGEST, names::UNCOMPRESSED_SIZE, names::CHUNKED_CHECKSUM, names::CHUNKED_POSITION]
+            .contains(&key)
 }
 
 /// Annotations of a source layer that say what is no longer true of the new one.

@@ -10,8 +10,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::LayerError;
 use super::spool::Spool;
-use crate::estargz::gzip::{Decoder, Encoder};
-use crate::estargz::{self, ChunkInfo, Level, Member};
+use crate::estargz::codec::{Decoder, Encoder};
+use crate::estargz::{self, ChunkInfo, Format, Level, Member};
 
 /// Payloads from this size on are sampled: the sample's cost is then at most a few percent.
 const SAMPLED: usize = 1 << 20;
@@ -22,6 +22,7 @@ const WORTH: usize = 15;
 
 /// What each thread keeps, because it is costly to create.
 pub(super) struct Tools {
+    format: Format,
     encoders: Vec<(Level, Encoder)>,
     decoder: Decoder,
 }
@@ -50,7 +51,7 @@ impl Tools {
     /// The encoder of a level; a conversion has two or three of them.
     fn encoder(&mut self, level: Level) -> &mut Encoder {
         let at = self.encoders.iter().position(|(l, _)| *l == level).unwrap_or_else(|| {
-            self.encoders.push((level, Encoder::new(level)));
+            self.encoders.push((level, Encoder::new(self.format, level)));
             self.encoders.len() - 1
         });
         &mut self.encoders[at].1
@@ -88,17 +89,17 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// Runs `work` with a pool of that many threads, which end with it.
+    /// Runs `work` with a pool of that many threads, which make members of this format and end with it.
     ///
     /// `memory`: bytes of payload that may be on their way; at least one chunk always is.
-    pub(super) fn with<T>(workers: NonZeroUsize, memory: u64, work: impl FnOnce(&Self) -> T) -> T {
+    pub(super) fn with<T>(workers: NonZeroUsize, memory: u64, format: Format, work: impl FnOnce(&Self) -> T) -> T {
         let workers = workers.get();
         let (send, receive) = bounded::<Job>(workers * 2);
         std::thread::scope(|scope| {
             for _ in 0..workers {
                 let receive = receive.clone();
                 scope.spawn(move || {
-                    let mut tools = Tools { encoders: Vec::new(), decoder: Decoder::default() };
+                    let mut tools = Tools { format, encoders: Vec::new(), decoder: Decoder::default() };
                     receive.into_iter().for_each(|job| job(&mut tools));
                 });
             }
@@ -232,7 +233,7 @@ mod tests {
 
     #[test]
     fn payloads_that_hardly_compress_get_no_effort() {
-        let mut tools = Tools { encoders: Vec::new(), decoder: Decoder::default() };
+        let mut tools = Tools { format: Format::Estargz, encoders: Vec::new(), decoder: Decoder::default() };
         let mut x = 1_u64;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
             x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

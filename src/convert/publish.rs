@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use super::{Error, LayerReport, Options};
 use crate::digest::Digest;
+use crate::estargz::{Format, frame};
 use crate::image::{Descriptor, Image, names};
 use crate::plan;
 use crate::progress::Progress;
 use crate::store::Images;
 
 /// Of the encoder; in the annotation, because another version may write other bytes.
-const ENCODER: &str = concat!("esgz/", env!("CARGO_PKG_VERSION"), " libdeflate/1.26.1");
+const ENCODER: &str = concat!("esgz/", env!("CARGO_PKG_VERSION"));
 
 pub(super) struct NewLayer {
     pub(super) descriptor: Descriptor,
@@ -59,7 +60,12 @@ fn put_json(dst: &dyn Images, media_type: &str, value: &Value) -> Result<Descrip
 /// The encoder and those of its options that decide a layer's bytes.
 pub(super) fn encoder(options: &Options) -> String {
     let adaptive = if options.adaptive { "auto:" } else { "" };
-    let mut uniform = format!("{ENCODER} level={adaptive}{} chunk={}", options.level.get(), options.chunk_size);
+    let library = match options.format {
+        Format::Estargz => "libdeflate/1.26.1".into(),
+        Format::ZstdChunked => format!("{} zstd/{}", options.format.name(), frame::version()),
+    };
+    let (level, chunk) = (options.level.get(), options.chunk_size);
+    let mut uniform = format!("{ENCODER} {library} level={adaptive}{level} chunk={chunk}");
     if options.min_chunk_size > 0 {
         uniform = format!("{uniform} min-chunk={}", options.min_chunk_size);
     }

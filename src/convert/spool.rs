@@ -111,7 +111,7 @@ pub(super) fn assemble(
     mut advance: impl FnMut(u64),
 ) -> Result<(Blob, Summary), LayerError> {
     let blob = Blob { spool: Arc::clone(&content.spool), pieces: Vec::new(), size: 0 };
-    let mut writer = Writer::create(options.level, blob);
+    let mut writer = Writer::create(options.format, options.level, blob);
     let [front, rest] = [&order.front, &order.rest].map(|order| group::parts(order, index, content, options));
     let todo = front.iter().chain(&rest).flat_map(|part| part.work(index, content, options));
     let mut members = ReadBack::new(pool, todo);

@@ -14,18 +14,25 @@
 //! the payload alone, so that chunks can be compressed before their order is known. On demand small files share a member
 //! (`innerOffset` in the TOC); that one is made when the order is known.
 //!
+//! zstd:chunked is the same with zstd frames for members and the TOC beside the archive (`chunked`).
+//!
 //! Invariants that the stock reader needs, each with a test: TOC entries in blob order; the chunks of a file adjacent and
 //! ascending; an offset and inner offset belong to one payload; chunk sizes sum up to the size; every name once; a hard
 //! link's target in the same layer and before it; no byte behind the TOC's JSON; a chunk digest for every chunk.
 //! Format: `docs/estargz.md` of containerd/stargz-snapshotter.
 
+mod chunked;
+pub mod codec;
 pub mod footer;
+pub mod frame;
 pub mod gzip;
 pub mod landmark;
 mod reader;
 pub mod toc;
 mod writer;
 
+pub use chunked::Chunked;
+pub use codec::Format;
 pub use gzip::Level;
 pub use reader::{FileChunks, Layer, Problem, Span};
 pub use writer::{ChunkInfo, Member, Members, Stretch, Summary, Writer};

@@ -3,8 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::codec::Decoder;
 use super::toc::{self, Toc, TocEntry};
-use super::{Error, footer, gzip, landmark};
+use super::{Chunked, Error, Format, chunked, footer, landmark};
 use crate::digest::Digest;
 use crate::tar::clean;
 
@@ -27,7 +28,11 @@ pub struct Layer {
     pub toc: Toc,
     /// Digest of its JSON.
     pub toc_digest: Digest,
-    /// Where the TOC's member begins.
+    /// Its format.
+    pub format: Format,
+    /// What annotations must say of a zstd:chunked layer's TOC.
+    pub chunked: Option<Chunked>,
+    /// Where the TOC's member begins, or the frame around it.
     pub toc_offset: u64,
     /// Size of the blob.
     pub size: u64,
@@ -70,6 +75,24 @@ impl Layer {
             });
         };
         let bytes = get(tail, footer::SIZE as u64, "footer")?;
+        if chunked::is_footer(&bytes) {
+            let tail = size - chunked::FOOTER as u64;
+            let toc_offset = chunked::parse_footer(&bytes[footer::SIZE - chunked::FOOTER..], tail)?;
+            let (parsed, chunked) =
+                chunked::parse(&get(toc_offset, Self::toc_bytes(toc_offset, tail)?, "TOC")?, toc_offset)?;
+            let toc::Parsed { toc, digest, trailing_json, trailing_bytes } = parsed;
+            let (format, chunked) = (Format::ZstdChunked, Some(chunked));
+            return Ok(Self {
+                toc,
+                toc_digest: digest,
+                format,
+                chunked,
+                toc_offset,
+                size,
+                trailing_json,
+                trailing_bytes,
+            });
+        }
         let bytes = bytes.try_into().map_err(|_| Error::Footer { why: "its end cannot be read".into() })?;
         let toc_offset = footer::parse(&bytes)?;
         if toc_offset >= tail {
@@ -77,14 +100,28 @@ impl Layer {
                 why: format!("the footer says that the TOC begins at byte {toc_offset}, behind itself at {tail}"),
             });
         }
-        if tail - toc_offset > toc::MAX_BYTES {
-            return Err(Error::Toc {
-                why: format!("{} compressed bytes: at most {} are read", tail - toc_offset, toc::MAX_BYTES),
-            });
-        }
-        let member = get(toc_offset, tail - toc_offset, "TOC")?;
+        let member = get(toc_offset, Self::toc_bytes(toc_offset, tail)?, "TOC")?;
         let toc::Parsed { toc, digest, trailing_json, trailing_bytes } = toc::parse(&member)?;
-        Ok(Self { toc, toc_digest: digest, toc_offset, size, trailing_json, trailing_bytes })
+        let (format, chunked) = (Format::Estargz, None);
+        Ok(Self { toc, toc_digest: digest, format, chunked, toc_offset, size, trailing_json, trailing_bytes })
+    }
+
+    /// Bytes between the TOC's offset and the footer, when that is not too much.
+    fn toc_bytes(toc_offset: u64, tail: u64) -> Result<u64, Error> {
+        let length = tail - toc_offset;
+        if length > toc::MAX_BYTES {
+            return Err(Error::Toc { why: format!("{length} compressed bytes: at most {} are read", toc::MAX_BYTES) });
+        }
+        Ok(length)
+    }
+
+    /// Where the footer begins.
+    pub fn footer_offset(&self) -> u64 {
+        let footer = match self.format {
+            Format::Estargz => footer::SIZE,
+            Format::ZstdChunked => chunked::FOOTER,
+        };
+        self.size - footer as u64
     }
 
     /// Bytes that a snapshotter prefetches: up to the landmark. `None` when neither landmark is there.
@@ -171,10 +208,15 @@ impl Layer {
         let want = span.digest.ok_or_else(|| wrong("no digest is recorded for it".into()))?;
         let size = usize::try_from(span.size).map_err(|_| wrong("too large for this machine".into()))?;
         // Usually the member holds the chunk and nothing else, which the fast decoder opens at once.
-        let raw = match gzip::Decoder::default().open(member, size) {
+        let raw = match Decoder::default().open(member, size) {
             Ok(raw) if span.inner == 0 => raw,
             _ => {
-                let mut stream = flate2::read::MultiGzDecoder::new(member);
+                let mut stream: Box<dyn Read + '_> = match self.format {
+                    Format::Estargz => Box::new(flate2::read::MultiGzDecoder::new(member)),
+                    Format::ZstdChunked => {
+                        Box::new(zstd::Decoder::with_buffer(member).map_err(|e| wrong(e.to_string()))?)
+                    }
+                };
                 let skipped = std::io::copy(&mut (&mut stream).take(span.inner), &mut std::io::sink())
                     .map_err(|e| wrong(e.to_string()))?;
                 let mut raw = vec![0; size];

@@ -5,7 +5,8 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, gzip};
+use super::Error;
+use super::codec::Encoder;
 use crate::digest::Digest;
 use crate::tar::{END, Entry, Kind, padding, regular_header};
 
@@ -147,7 +148,7 @@ fn rfc3339(t: crate::tar::Time) -> String {
 }
 
 /// The TOC's member and the digest of its JSON.
-pub(super) fn member(toc: &Toc, encoder: &mut gzip::Encoder) -> Result<(Vec<u8>, Vec<u8>, Digest), Error> {
+pub(super) fn member(toc: &Toc, encoder: &mut Encoder) -> Result<(Vec<u8>, Vec<u8>, Digest), Error> {
     // No byte may follow the closing brace: the readers disagree on whether the digest covers it.
     let json = serde_json::to_vec(toc).map_err(|e| Error::Toc { why: format!("cannot be written ({e})") })?;
     let digest = Digest::of(&json);
@@ -202,6 +203,7 @@ pub fn parse(member: &[u8]) -> Result<Parsed, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::estargz::{Format, Level};
     use crate::tar::Time;
 
     #[test]
@@ -221,7 +223,7 @@ mod tests {
     fn the_toc_reads_back_and_its_digest_covers_its_exact_bytes() {
         let toc =
             Toc { version: 1, entries: vec![TocEntry { name: "a".into(), kind: "dir".into(), ..TocEntry::default() }] };
-        let (bytes, _, digest) = member(&toc, &mut gzip::Encoder::new(gzip::Level::DEFAULT)).expect("written");
+        let (bytes, _, digest) = member(&toc, &mut Encoder::new(Format::Estargz, Level::DEFAULT)).expect("written");
         let want = Parsed { toc: toc.clone(), digest, trailing_json: false, trailing_bytes: 0 };
         assert_eq!(parse(&bytes).expect("own TOC"), want);
         assert_eq!(digest, Digest::of(&serde_json::to_vec(&toc).expect("json")));

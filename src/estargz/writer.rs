@@ -5,10 +5,11 @@ mod shared;
 use std::collections::HashSet;
 use std::io;
 
+use super::codec::{Decoder, Encoder};
 use super::toc::{self, Toc, TocEntry};
-use super::{Error, footer, gzip, landmark};
+use super::{Chunked, Error, Format, Level, chunked, footer, landmark};
 use crate::digest::{Digest, Hasher};
-use crate::tar::{Entry, Kind, padding, regular_header};
+use crate::tar::{END, Entry, Kind, padding, regular_header};
 
 pub use shared::Stretch;
 
@@ -56,7 +57,7 @@ impl Member {
         offset: u64,
         info: &ChunkInfo,
         bytes: Vec<u8>,
-        decoder: &mut gzip::Decoder,
+        decoder: &mut Decoder,
     ) -> Result<Self, Error> {
         let fail = |why| Error::Chunk { path: path.into(), offset, why };
         let raw = decoder.open(&bytes, usize::try_from(info.size).unwrap_or(usize::MAX)).map_err(fail)?;
@@ -68,7 +69,7 @@ impl Member {
     }
 
     /// A member that was just made of `raw`: decompressed and compared.
-    pub fn made(raw: Vec<u8>, bytes: Vec<u8>, decoder: &mut gzip::Decoder) -> Result<Self, String> {
+    pub fn made(raw: Vec<u8>, bytes: Vec<u8>, decoder: &mut Decoder) -> Result<Self, String> {
         decoder.holds(&bytes, &raw)?;
         let digest = Digest::of(&raw);
         Ok(Self { bytes, raw, digest })
@@ -105,12 +106,17 @@ pub struct Summary {
     pub toc_digest: Digest,
     /// Bytes in front of the landmark's payload that a snapshotter prefetches; `None` with the no-prefetch landmark.
     pub prefetch_size: Option<u64>,
+    /// Its format.
+    pub format: Format,
+    /// What annotations say of a zstd:chunked layer's TOC.
+    pub chunked: Option<Chunked>,
 }
 
 /// The writer. Entries come in their final order, each exactly once; [`Writer::finish`] ends it.
 pub struct Writer<M> {
     out: M,
-    encoder: gzip::Encoder,
+    format: Format,
+    encoder: Encoder,
     blob: Hasher,
     at: u64,
     diff: Hasher,
@@ -138,10 +144,11 @@ struct Open {
 
 impl<M: Members> Writer<M> {
     /// Starts a blob. `level` is for the members made here: headers and the TOC.
-    pub fn create(level: gzip::Level, out: M) -> Self {
+    pub fn create(format: Format, level: Level, out: M) -> Self {
         Self {
             out,
-            encoder: gzip::Encoder::new(level),
+            format,
+            encoder: Encoder::new(format, level),
             blob: Hasher::default(),
             at: 0,
             diff: Hasher::default(),
@@ -323,13 +330,27 @@ impl<M: Members> Writer<M> {
                 why: "a layer without landmark would be prefetched by the snapshotter's default".into(),
             });
         }
+        if self.format == Format::ZstdChunked {
+            // The TOC ends the other format's archive; here it is beside it.
+            self.pending.extend_from_slice(&END);
+        }
         self.flush()?;
         let toc_offset = self.at;
-        let (member, raw, toc_digest) =
-            toc::member(&Toc { version: 1, entries: std::mem::take(&mut self.entries) }, &mut self.encoder)?;
-        self.put(&member, None)?;
-        self.hash(&raw);
-        self.put(&footer::write(toc_offset), None)?;
+        let toc = Toc { version: 1, entries: std::mem::take(&mut self.entries) };
+        let (toc_digest, chunked) = match self.format {
+            Format::Estargz => {
+                let (member, raw, digest) = toc::member(&toc, &mut self.encoder)?;
+                self.put(&member, None)?;
+                self.hash(&raw);
+                self.put(&footer::write(toc_offset), None)?;
+                (digest, None)
+            }
+            Format::ZstdChunked => {
+                let (end, digest, chunked) = chunked::end(&toc, toc_offset, &mut self.encoder)?;
+                self.put(&end, None)?;
+                (digest, Some(chunked))
+            }
+        };
         let summary = Summary {
             digest: self.blob.finish(),
             size: self.at,
@@ -337,6 +358,8 @@ impl<M: Members> Writer<M> {
             uncompressed_size: self.uncompressed,
             toc_digest,
             prefetch_size: self.prefetch_size,
+            format: self.format,
+            chunked,
         };
         Ok((self.out, summary))
     }

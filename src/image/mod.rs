@@ -47,7 +47,12 @@ pub mod names {
     pub const TOC_DIGEST: &str = "containerd.io/snapshot/stargz/toc.digest";
     /// Layer annotation: bytes of the whole decompressed stream, read by CRI-O and Podman.
     pub const UNCOMPRESSED_SIZE: &str = "io.containers.estargz.uncompressed-size";
-    /// Layer annotation of ours: `estargz` or `hot`.
+    /// Layer annotation of zstd:chunked, as the stargz snapshotter writes it: digest of the compressed TOC. Podman's own keys
+    /// begin with `io.github.containers`; a layer that has those and [`TOC_DIGEST`] it refuses.
+    pub const CHUNKED_CHECKSUM: &str = "io.containers.zstd-chunked.manifest-checksum";
+    /// Layer annotation of zstd:chunked: offset, compressed and raw length, and type of the TOC.
+    pub const CHUNKED_POSITION: &str = "io.containers.zstd-chunked.manifest-position";
+    /// Layer annotation of ours: `estargz`, `zstd:chunked` or `hot`.
     pub const LAYER_KIND: &str = "dev.esgz.layer.kind";
     /// Layer annotation of ours: digest of the layer it was made from.
     pub const LAYER_SOURCE: &str = "dev.esgz.layer.source";

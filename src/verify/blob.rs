@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::content::Content;
 use crate::digest::Digest;
 use crate::estargz::toc::{self, TocEntry};
-use crate::estargz::{Layer, Span, landmark};
+use crate::estargz::{Format, Layer, Span, landmark};
 use crate::tar::{Kind, clean, whiteout};
 
 /// Names every way in which the layer is wrong. Chunk digests were checked while it was read.
@@ -120,13 +120,17 @@ fn places(layer: &Layer, content: &Content, say: &mut dyn FnMut(&str, String)) {
         }
     }
     let tocs: Vec<usize> = (0..content.entries.len()).filter(|&i| content.entries[i].path == toc::NAME).collect();
-    match tocs.as_slice() {
-        [only] if *only + 1 == content.entries.len() => {
+    match (layer.format, tocs.as_slice()) {
+        (Format::ZstdChunked, []) => {}
+        (Format::ZstdChunked, _) => say(toc::NAME, "it is in the archive of a zstd:chunked layer".into()),
+        (Format::Estargz, [only]) if *only + 1 == content.entries.len() => {
             if marks.get(&layer.toc_offset) != Some(&content.places[*only].0) {
                 say(toc::NAME, "its member does not begin with its tar header".into());
             }
         }
-        _ => say(toc::NAME, format!("{} entries of that name: expected one, the last of the archive", tocs.len())),
+        (Format::Estargz, _) => {
+            say(toc::NAME, format!("{} entries of that name: expected one, the last of the archive", tocs.len()));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 
 use super::stream::{Archive, Totals};
 use crate::digest::{Digest, Hasher};
-use crate::estargz::{Layer, Span, footer};
+use crate::estargz::{Layer, Span};
 use crate::image;
 use crate::tar::{self, Entry, Kind};
 
@@ -67,7 +67,7 @@ impl ReadError {
 
 /// Where the members begin that the TOC speaks of, from the first to the footer.
 pub(super) fn bounds(layer: &Layer) -> Vec<u64> {
-    let tail = layer.size - footer::SIZE as u64;
+    let tail = layer.footer_offset();
     let named = layer.toc.entries.iter().map(|e| e.offset).filter(|&o| o < tail);
     let mut bounds: Vec<u64> = named.chain([0, layer.toc_offset, tail]).collect();
     bounds.sort_unstable();

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::stream::Totals;
 use super::{Problem, Say, lazy_layers, source_layers};
-use crate::estargz::Layer;
+use crate::estargz::{Format, Layer};
 use crate::image::{Descriptor, Image, names};
 
 /// The image as a whole.
@@ -96,7 +96,8 @@ pub(super) fn check_layer(image: &Image, i: usize, lazy: Option<&Layer>, totals:
     differ("diffID", totals.diff_id.to_string(), image.config.diff_ids[i].to_string());
     let kind = descriptor.annotation(names::LAYER_KIND);
     let uncompressed = descriptor.annotation(names::UNCOMPRESSED_SIZE);
-    if uncompressed.is_some() || kind == Some("estargz") {
+    let is_ours = kind.is_some_and(|k| [Format::Estargz, Format::ZstdChunked].iter().any(|f| f.name() == k));
+    if uncompressed.is_some() || is_ours {
         let found = uncompressed.unwrap_or("absent").to_owned();
         differ(&format!("annotation {}", names::UNCOMPRESSED_SIZE), found, totals.uncompressed.to_string());
     }
@@ -105,6 +106,12 @@ pub(super) fn check_layer(image: &Image, i: usize, lazy: Option<&Layer>, totals:
         Some(layer) => {
             let found = recorded.unwrap_or("absent").to_owned();
             differ(&format!("annotation {}", names::TOC_DIGEST), found, layer.toc_digest.to_string());
+            let chunked = layer.chunked.iter().flat_map(|c| {
+                [(names::CHUNKED_CHECKSUM, c.checksum.to_string()), (names::CHUNKED_POSITION, c.position.clone())]
+            });
+            for (key, want) in chunked {
+                differ(&format!("annotation {key}"), descriptor.annotation(key).unwrap_or("absent").into(), want);
+            }
         }
         None if descriptor.is_hot() => {
             if let Some(found) = recorded {

@@ -20,7 +20,7 @@ use serde::Serialize;
 
 use crate::convert::in_parallel;
 use crate::digest::Digest;
-use crate::estargz::{self, Layer, landmark};
+use crate::estargz::{self, Format, Layer, landmark};
 use crate::image::{Descriptor, Image, names};
 use crate::progress::{Progress, chain};
 use crate::store::{self, Blobs, Images};
@@ -119,14 +119,25 @@ pub struct Report {
 
 /// Opens a layer's footer and TOC by ranged reads. `None`: its media type is not one that eStargz has.
 pub fn open_toc(blobs: &dyn Blobs, layer: &Descriptor) -> Result<Option<Result<Layer, estargz::Error>>, store::Error> {
-    if layer.is_hot() || !matches!(layer.media_type.as_str(), names::LAYER_GZIP | names::DOCKER_LAYER_GZIP) {
+    let format = match layer.media_type.as_str() {
+        names::LAYER_GZIP | names::DOCKER_LAYER_GZIP => Format::Estargz,
+        names::LAYER_ZSTD => Format::ZstdChunked,
+        _ => return Ok(None),
+    };
+    if layer.is_hot() {
         return Ok(None);
     }
     let blob = blobs.open_at(layer)?;
-    Ok(Some(Layer::open(blob.size(), |offset, length| {
+    let opened = Layer::open(blob.size(), |offset, length| {
         let mut bytes = vec![0; length];
         blob.read_exact_at(&mut bytes, offset)?;
         Ok(bytes)
+    });
+    Ok(Some(opened.and_then(|l| {
+        let wrong = || estargz::Error::Footer {
+            why: format!("it ends as {} has it: expected {} by its media type", l.format.name(), format.name()),
+        };
+        if l.format == format { Ok(l) } else { Err(wrong()) }
     })))
 }
 
@@ -263,7 +274,8 @@ fn converted_layer(dst: &dyn Images, image: &Image, i: usize, progress: &dyn Pro
         }
         None => {
             if !descriptor.is_hot() {
-                say.say("", format!("media type {:?}: expected eStargz, {}", descriptor.media_type, names::LAYER_GZIP));
+                let (found, estargz, chunked) = (&descriptor.media_type, names::LAYER_GZIP, names::LAYER_ZSTD);
+                say.say("", format!("media type {found:?}: expected eStargz, {estargz}, or zstd:chunked, {chunked}"));
             }
             None
         }
@@ -275,7 +287,8 @@ fn converted_layer(dst: &dyn Images, image: &Image, i: usize, progress: &dyn Pro
             Err(e) if is_wrong(&e) => return Ok(Err(ReadError::Store(e))),
             Err(e) => return Err(fetch(e.into())),
         };
-        let archive = Archive::open(&descriptor.media_type, blob, toc.map(content::bounds), progress, task);
+        let archive =
+            Archive::open(&descriptor.media_type, blob, toc.map(|l| (l.format, content::bounds(l))), progress, task);
         let content =
             archive.map_err(ReadError::from).and_then(|a| content::read(a, toc, |path, what| say.say(path, what)));
         match content {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::bufread::MultiGzDecoder;
 
 use crate::digest::{Digest, Hasher};
+use crate::estargz::Format;
 use crate::image::{self, layer};
 use crate::progress::Progress;
 
@@ -57,18 +58,22 @@ pub(super) struct Totals {
 }
 
 impl<'a> Archive<'a> {
-    /// Opens a blob by its media type, or, with `bounds` (ascending, from 0), as gzip members that begin there.
+    /// Opens a blob by its media type, or, with `bounds` (ascending, from 0), as members of a format that begin there.
     pub(super) fn open(
         media_type: &str,
         blob: Box<dyn Read + Send>,
-        bounds: Option<Vec<u64>>,
+        bounds: Option<(Format, Vec<u64>)>,
         progress: &'a dyn Progress,
         task: u64,
     ) -> Result<Self, image::Error> {
         let compressed = Arc::new(Mutex::new(Passed::default()));
         let blob = Watched { inner: blob, passed: Arc::clone(&compressed), progress, task };
         let input = match bounds {
-            Some(bounds) => Input::Members(Box::new(Members::new(blob, bounds))),
+            Some((format, bounds)) => {
+                let members = Members::new(blob, format, bounds);
+                let failed = |e: io::Error| image::Error::Value { what: "the zstd decoder".into(), why: e.to_string() };
+                Input::Members(Box::new(members.map_err(failed)?))
+            }
             None => Input::Plain(layer::decompress(media_type, blob)?),
         };
         Ok(Self { input, compressed, uncompressed: Passed::default() })
@@ -99,9 +104,34 @@ impl Read for Archive<'_> {
     }
 }
 
-/// Gzip members, each of which must begin and end at a bound.
+/// What lies between two bounds, decompressed.
+enum Section<R: Read> {
+    Gzip(Box<MultiGzDecoder<Take<BufReader<R>>>>),
+    Zstd(zstd::Decoder<'static, Take<BufReader<R>>>),
+}
+
+impl<R: Read> Section<R> {
+    fn into_inner(self) -> Take<BufReader<R>> {
+        match self {
+            Self::Gzip(d) => d.into_inner(),
+            Self::Zstd(d) => d.into_inner(),
+        }
+    }
+}
+
+impl<R: Read> Read for Section<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Gzip(d) => d.read(buf),
+            Self::Zstd(d) => d.read(buf),
+        }
+    }
+}
+
+/// Members, each of which must begin and end at a bound.
 struct Members<R: Read> {
-    decoder: Option<MultiGzDecoder<Take<BufReader<R>>>>,
+    format: Format,
+    section: Option<Section<R>>,
     bounds: Vec<u64>,
     marks: Vec<(u64, u64)>,
     /// Bytes given out.
@@ -109,39 +139,43 @@ struct Members<R: Read> {
 }
 
 impl<R: Read> Members<R> {
-    fn new(blob: R, bounds: Vec<u64>) -> Self {
-        let mut members = Self { decoder: None, bounds, marks: Vec::new(), at: 0 };
-        members.next_section(BufReader::with_capacity(READ, blob).take(0));
-        members
+    fn new(blob: R, format: Format, bounds: Vec<u64>) -> io::Result<Self> {
+        let mut members = Self { format, section: None, bounds, marks: Vec::new(), at: 0 };
+        members.next_section(BufReader::with_capacity(READ, blob).take(0))?;
+        Ok(members)
     }
 
     /// Goes on with the members from the next bound; the last ones reach to the end of the blob.
-    fn next_section(&mut self, mut blob: Take<BufReader<R>>) {
+    fn next_section(&mut self, mut blob: Take<BufReader<R>>) -> io::Result<()> {
         let next = self.marks.len();
-        let Some(&begin) = self.bounds.get(next) else { return };
+        let Some(&begin) = self.bounds.get(next) else { return Ok(()) };
         blob.set_limit(self.bounds.get(next + 1).map_or(u64::MAX, |end| end - begin));
         self.marks.push((begin, self.at));
-        self.decoder = Some(MultiGzDecoder::new(blob));
+        self.section = Some(match self.format {
+            Format::Estargz => Section::Gzip(Box::new(MultiGzDecoder::new(blob))),
+            Format::ZstdChunked => Section::Zstd(zstd::Decoder::with_buffer(blob)?),
+        });
+        Ok(())
     }
 }
 
 impl<R: Read> Read for Members<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
-            let Some(decoder) = &mut self.decoder else { return Ok(0) };
-            let n = decoder.read(buf).map_err(|e| {
+            let Some(section) = &mut self.section else { return Ok(0) };
+            let n = section.read(buf).map_err(|e| {
                 if e.get_ref().and_then(|inner| inner.downcast_ref::<crate::store::Error>()).is_some() {
                     return e;
                 }
                 let begin = self.marks.last().map_or(0, |m| m.0);
-                io::Error::new(e.kind(), format!("the gzip members from byte {begin} of the blob: {e}"))
+                io::Error::new(e.kind(), format!("the members from byte {begin} of the blob: {e}"))
             })?;
             self.at += n as u64;
             if n > 0 || buf.is_empty() {
                 return Ok(n);
             }
-            if let Some(decoder) = self.decoder.take() {
-                self.next_section(decoder.into_inner());
+            if let Some(section) = self.section.take() {
+                self.next_section(section.into_inner())?;
             }
         }
     }

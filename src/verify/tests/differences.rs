@@ -56,7 +56,7 @@ fn what_the_annotations_say_is_checked() {
     dst.edit_manifest(|m| m["annotations"][names::SOURCE] = wrong.as_str().into());
     assert!(said(&check(Some(&src), &dst), names::SOURCE));
     dst.edit_manifest(|m| m["layers"][0]["mediaType"] = names::LAYER_ZSTD.into());
-    assert!(said(&check(None, &dst), "expected eStargz"));
+    assert!(said(&check(None, &dst), "expected zstd:chunked by its media type"));
     // An ordinary image is not one of ours.
     assert!(said(&check(None, &src), "not an eStargz layer"));
     assert_eq!(layer(&src, 0).annotations, []);

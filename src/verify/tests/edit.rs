@@ -3,7 +3,8 @@
 use std::io::Read;
 
 use super::*;
-use crate::estargz::gzip::{Decoder, Encoder};
+use crate::estargz::codec::Decoder;
+use crate::estargz::gzip::Encoder;
 use crate::estargz::toc::{self, Toc};
 use crate::estargz::{ChunkInfo, Error, Layer, Member, Writer, footer};
 use crate::image::{Descriptor, names};
@@ -69,7 +70,7 @@ pub(super) fn replace(store: &Memory, i: usize, blob: Vec<u8>) {
 
 /// Writes a layer of these items in their order; `None` is the landmark.
 pub(super) fn write(items: &[Option<Item>]) -> Result<Vec<u8>, Error> {
-    let mut writer = Writer::create(Level::DEFAULT, Vec::new());
+    let mut writer = Writer::create(Format::Estargz, Level::DEFAULT, Vec::new());
     for (i, item) in items.iter().enumerate() {
         let Some(item) = item else {
             writer.landmark(i > 0)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::edit::{blob, foreign_shared, layer, open, replace, with_toc};
 use super::*;
-use crate::estargz::{ChunkInfo, Error, Layer, Member, Span, Stretch, Writer, gzip, landmark};
+use crate::estargz::{ChunkInfo, Error, Layer, Member, Span, Stretch, Writer, codec, gzip, landmark};
 use crate::tar::{Entry, Kind, Time};
 
 const MIN: u64 = 400;
@@ -206,8 +206,8 @@ fn the_writer_refuses_a_shared_member_that_is_not_its_files() {
         let member = gzip::Encoder::new(Level::DEFAULT).member(&raw);
         let info =
             ChunkInfo { size: raw.len() as u64, digest: Digest::of(&raw), compressed: member.len() as u64, place: 0 };
-        let member = Member::open("one", 0, &info, member, &mut gzip::Decoder::default()).expect("just made");
-        let mut writer = Writer::create(Level::DEFAULT, Vec::new());
+        let member = Member::open("one", 0, &info, member, &mut codec::Decoder::default()).expect("just made");
+        let mut writer = Writer::create(Format::Estargz, Level::DEFAULT, Vec::new());
         writer.landmark(false)?;
         let digest = |bytes: &[u8]| Some(Digest::of(bytes));
         writer.shared(&[(&entry("one", 3), digest(b"one")), (&entry("two", 3), digest(b"two"))], &member)

@@ -1,5 +1,6 @@
 //! Converts images in memory and verifies the result; damages it and expects to be told.
 
+mod chunked;
 mod damage;
 mod differences;
 mod early;
@@ -20,7 +21,7 @@ use std::num::NonZeroUsize;
 use super::{Options, Report, verify};
 use crate::convert::{self, convert};
 use crate::digest::Digest;
-use crate::estargz::Level;
+use crate::estargz::{Format, Level};
 use crate::plan::{HotLayer, Layout};
 use crate::profile::{self, Kind, Origin, Profile, Range};
 use crate::progress::Silent;
@@ -36,6 +37,7 @@ fn options(layout: Layout) -> convert::Options {
         hot_layer: HotLayer::Copy,
         hot_codec: convert::HotCodec::Zstd,
         startup: None,
+        format: Format::Estargz,
         chunk_size: 1000,
         min_chunk_size: 0,
         level: Level::DEFAULT,
