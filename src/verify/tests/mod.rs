@@ -1,5 +1,6 @@
 //! Converts images in memory and verifies the result; damages it and expects to be told.
 
+mod corpus;
 mod damage;
 mod differences;
 mod early;
