@@ -153,7 +153,7 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
     let mut files: Vec<_> = profile.files.iter().filter(|f| f.origin == Origin::Image).collect();
     files.sort_by(|a, b| (a.first_touch_ms, &a.path).cmp(&(b.first_touch_ms, &b.path)));
     for file in files {
-        plan.fit.profiled_bytes += file.touched_bytes();
+        plan.fit.profiled_bytes = plan.fit.profiled_bytes.saturating_add(file.touched_bytes());
         let path = file.path.trim_start_matches('/');
         let content = merged.get(path).and_then(|at| contents.of(at));
         let Some(content) = content else {
@@ -167,7 +167,7 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
         };
         if same {
             plan.fit.matched_files += 1;
-            plan.fit.matched_bytes += file.touched_bytes();
+            plan.fit.matched_bytes = plan.fit.matched_bytes.saturating_add(file.touched_bytes());
         } else {
             plan.fit.changed_files += 1;
         }

@@ -47,12 +47,27 @@ impl<'a> Mover<'a> {
         }
     }
 
+    /// Places an entry behind all that its chain of hard links leads to.
     fn bring(&mut self, path: &'a str) {
-        let Some(&i) = self.by_path.get(path) else { return };
         let entries = self.entries;
-        if self.moved[i] {
-            return;
+        let (mut chain, mut next) = (Vec::new(), path);
+        while let Some(&i) = self.by_path.get(next).filter(|i| !self.moved[**i]) {
+            // Marked, so that a cycle ends.
+            self.moved[i] = true;
+            chain.push(i);
+            if entries[i].kind != Kind::Hardlink {
+                break;
+            }
+            next = &entries[i].link;
         }
+        for i in chain.into_iter().rev() {
+            self.moved[i] = false;
+            self.bring_one(&entries[i].path);
+        }
+    }
+
+    /// Places an entry behind its folders and the whiteouts that act on it.
+    fn bring_one(&mut self, path: &'a str) {
         let above = || parents(path).chain([path]);
         self.place("");
         for step in above() {
@@ -62,12 +77,6 @@ impl<'a> Mover<'a> {
             if step != path {
                 self.place(step);
             }
-        }
-        if entries[i].kind == Kind::Hardlink && entries[i].link != path {
-            // Chains end here; a cycle finds itself moved already.
-            self.moved[i] = true;
-            self.bring(&entries[i].link);
-            self.moved[i] = false;
         }
         self.place(path);
     }
@@ -148,5 +157,10 @@ mod tests {
     fn link_chains_and_cycles_end() {
         assert_eq!(ordered(&["a", "b=>a", "c=>b"], &[2]).0, ["a", "b", "c"]);
         assert_eq!(ordered(&["b=>c", "c=>b"], &[0]).0.len(), 2);
+        // Longer than any stack is deep.
+        let chain: Vec<String> =
+            std::iter::once("0".into()).chain((1..200_000).map(|n| format!("{n}=>{}", n - 1))).collect();
+        let specs: Vec<&str> = chain.iter().map(String::as_str).collect();
+        assert_eq!(ordered(&specs, &[199_999]).0.len(), 200_000);
     }
 }

@@ -7,8 +7,8 @@ use super::{Profile, Range};
 impl Profile {
     /// Adds another run. The header stays that of the first; lost events add up, since either makes the result incomplete.
     pub fn merge(&mut self, other: Self) {
-        self.header.events += other.header.events;
-        self.header.lost_events += other.header.lost_events;
+        self.header.events = self.header.events.saturating_add(other.header.events);
+        self.header.lost_events = self.header.lost_events.saturating_add(other.header.lost_events);
         let place: HashMap<String, usize> = self.files.iter().enumerate().map(|(i, f)| (f.path.clone(), i)).collect();
         for file in other.files {
             let Some(&i) = place.get(&file.path) else {

@@ -217,6 +217,10 @@ impl<R: Read> Reader<R> {
         let uname = named(records.uname, header.username_bytes());
         let gname = named(records.gname, header.groupname_bytes());
         let size = if kind == Kind::File { records.size.unwrap_or(size) } else { 0 };
+        // Other readers have it signed; and with its padding it must still be a number.
+        if i64::try_from(size).is_err() {
+            return Err(unsupported(format!("{size} bytes: no file has that many")));
+        }
         self.left = size;
         self.pad = padding(size) as u64;
         Ok(Entry {

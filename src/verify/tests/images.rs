@@ -5,7 +5,7 @@ use crate::image::names;
 use crate::store::Images;
 
 /// One layer with one of everything.
-fn everything() -> Vec<Item> {
+pub(super) fn everything() -> Vec<Item> {
     let long = format!("d/{}", "long-name/".repeat(12));
     vec![
         Item::dir("./"),
@@ -36,7 +36,7 @@ fn everything() -> Vec<Item> {
     ]
 }
 
-fn upper() -> Vec<Item> {
+pub(super) fn upper() -> Vec<Item> {
     vec![
         Item::dir("d"),
         Item::file("d/.wh.null", ""),

@@ -1,0 +1,140 @@
+//! What every fuzz target does with its bytes. `tests/fuzz.rs` includes this file and runs the same on stable.
+//!
+//! Errors are fine, panics are not; and what was read is held against what must be true of it.
+
+use std::io::Read;
+
+use esgz::estargz::gzip::{Encoder, Level};
+use esgz::estargz::{Layer, footer, toc};
+use esgz::image::{Config, Descriptor, Image, Manifest};
+use esgz::plan::{Chunking, HotLayer, Layout, hot_paths, plan};
+use esgz::tar::{self, BLOCK, END, Entry, Kind, Merged, padding, regular_header};
+
+/// Chunks above this size are not opened: the reader takes up to 1 GiB, which would only make fuzzing slow.
+const LARGEST_CHUNK: u64 = 1 << 20;
+
+/// Reads an archive, and the same with the checksums of its headers made right, which few mutants have; then both as the
+/// layers of one image.
+pub fn tar(bytes: &[u8]) {
+    let lower = entries(bytes);
+    let mut right = bytes.to_vec();
+    for block in right.chunks_exact_mut(BLOCK).filter(|b| b[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+        block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    let upper = entries(&right);
+    let merged = Merged::of([lower.as_slice(), upper.as_slice()], |_| false);
+    for (path, at) in merged.iter() {
+        assert_eq!([&lower, &upper][at.layer][at.index].path, path, "a path leads to its own entry");
+    }
+}
+
+/// The entries of an archive, which is read with every payload and once more without.
+fn entries(bytes: &[u8]) -> Vec<Entry> {
+    let mut reader = tar::Reader::new(bytes);
+    let mut out = Vec::new();
+    while let Ok(Some(entry)) = reader.next() {
+        let (headers, begin) = (entry.raw.len() as u64, reader.position());
+        assert!(headers <= begin && begin <= bytes.len() as u64, "{headers} bytes of headers end at {begin}");
+        assert_eq!(entry.path, tar::clean(&entry.path), "a path is clean");
+        assert!(entry.kind == Kind::File || entry.size == 0, "only files have a payload");
+        let mut payload = Vec::new();
+        let whole = reader.read_to_end(&mut payload).is_ok();
+        assert_eq!(whole, payload.len() as u64 == entry.size, "a payload is whole, or an error");
+        out.push(entry);
+    }
+    let mut reader = tar::Reader::new(bytes);
+    let mut skipped = 0;
+    while let Ok(Some(_)) = reader.next() {
+        skipped += 1;
+    }
+    assert_eq!(skipped, out.len(), "skipping a payload leads to where reading it leads");
+    out
+}
+
+/// Takes the bytes for a TOC's member, and for the JSON in one. Its blob has one payload, `esgz`, at byte 0 and at byte 27.
+pub fn toc(bytes: &[u8]) {
+    let _ = toc::parse(bytes);
+    let mut encoder = Encoder::new(Level::STORED);
+    let payload = encoder.member(b"esgz");
+    let size = bytes.len() as u64;
+    let raw = [&regular_header(toc::NAME, size, 0o444)[..], bytes, &vec![0; padding(size)], &END].concat();
+    let begin = 2 * payload.len() as u64;
+    open(&[&payload[..], &payload, &encoder.member(&raw), &footer::write(begin)].concat());
+}
+
+/// Takes the bytes for a footer, and for a whole blob.
+pub fn footer(bytes: &[u8]) {
+    if let Ok(tail) = bytes.try_into()
+        && let Ok(offset) = footer::parse(tail)
+    {
+        assert_eq!(footer::parse(&footer::write(offset)).ok(), Some(offset), "an offset reads back");
+    }
+    open(bytes);
+}
+
+/// Opens a blob and reads what its TOC promises.
+fn open(blob: &[u8]) {
+    let slice = |from: u64, to: u64| blob.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?);
+    let layer = Layer::open(blob.len() as u64, |offset, length| {
+        let bytes = offset.checked_add(length as u64).and_then(|end| slice(offset, end));
+        Ok(bytes.expect("nothing outside of the blob is asked for").to_vec())
+    });
+    let Ok(layer) = layer else { return };
+    let problems = layer.problems();
+    let _ = layer.prefetch_size();
+    let Ok(files) = layer.files() else {
+        assert_ne!(problems, [], "what cannot be read is a problem");
+        return;
+    };
+    for (path, entry, spans) in files {
+        assert_eq!(spans.iter().map(|s| s.size).sum::<u64>(), entry.size, "{path:?}: the chunks are the file");
+        for span in spans.iter().filter(|s| s.size <= LARGEST_CHUNK) {
+            let member = slice(span.member, span.end).expect("a member lies in the blob");
+            if let Ok(chunk) = layer.chunk(&path, span, member) {
+                assert_eq!(chunk.len() as u64, span.size, "{path:?}: a chunk has its size");
+            }
+        }
+    }
+}
+
+/// Takes the bytes for every JSON document of an image.
+pub fn manifest(bytes: &[u8]) {
+    if let Ok(value) = serde_json::from_slice(bytes)
+        && let Ok(descriptor) = Descriptor::from_json(&value, "fuzz")
+    {
+        let again = Descriptor::from_json(&descriptor.to_json(), "fuzz");
+        assert_eq!(again.ok().as_ref(), Some(&descriptor), "a descriptor reads back");
+        assert!(descriptor.is_hot() || !descriptor.is_copies(), "copies are a hot layer");
+    }
+    let config = Config::parse(bytes, "fuzz");
+    if let Ok(config) = &config {
+        assert!(config.platform().contains('/'), "{}", config.platform());
+    }
+    let Ok(manifest) = Manifest::parse(bytes, "fuzz") else { return };
+    // The config that would fit; only its number of layers counts.
+    let diff_ids: Vec<_> = manifest.layers.iter().map(|l| l.digest).collect();
+    let config = Config { raw: manifest.raw.clone(), diff_ids };
+    let image = Image::new(manifest.config.clone(), manifest, config, "fuzz").expect("as many layers as diffIDs");
+    let _ = image.stale_hot_layer();
+}
+
+/// Takes the bytes for a profile, and uses it for all that one is used for without an image.
+pub fn profile(bytes: &[u8]) {
+    let Ok(profile) = esgz::profile::read(bytes) else { return };
+    let again = esgz::profile::read(&esgz::profile::write(&profile));
+    assert_eq!(again.ok().as_ref(), Some(&profile), "a profile reads back");
+    let mut twice = profile.clone();
+    twice.merge(profile.clone());
+    for file in &twice.files {
+        assert!(file.touched_bytes() <= file.size, "{:?}: more is touched than there is", file.path);
+    }
+    for profile in [&profile, &twice] {
+        let _ = hot_paths(profile);
+        let _ = plan(Layout::HotLandmark, HotLayer::Copy, &[], Some(profile));
+        assert!(
+            Chunking::fitted(profile, 1 << 20).fitted_files() <= profile.files.iter().map(|f| 1 + f.links.len()).sum()
+        );
+    }
+}
