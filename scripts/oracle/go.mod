@@ -1,8 +1,9 @@
 module esgz.invalid/scripts/oracle
 
-go 1.25.0
+go 1.26.6
 
 require (
+	github.com/containerd/stargz-snapshotter v0.19.1
 	github.com/containerd/stargz-snapshotter/estargz v0.19.1
 	github.com/opencontainers/go-digest v1.0.0
 )

@@ -3,8 +3,9 @@
 //
 // For each argument, an OCI layout directory or one blob file: every layer annotated with a TOC digest is opened with
 // estargz.Open, its TOC checked against the annotation, every chunk of every regular file read through the reader and
-// checked against its chunk digest, every whole file against its file digest where the TOC has one, and the decompressed
-// blob against the image's diffID. One line a layer; exit status 1 at the first difference.
+// checked against its chunk digest, every whole file against its file digest where the TOC has one, the same once more through
+// the snapshotter's own metadata reader (metadata/memory), and the decompressed blob against the image's diffID. One line a
+// layer; exit status 1 at the first difference.
 package main
 
 import (
@@ -192,6 +193,13 @@ func layer(path, name string, toc, diffID digest.Digest, expected ...digest.Dige
 	if err != nil {
 		return err
 	}
+	nodes, viewed, err := snapshotterView(io.NewSectionReader(f, 0, info.Size()), r)
+	if err != nil {
+		return err
+	}
+	if viewed != bytesRead {
+		return fmt.Errorf("the snapshotter's reader shows %d bytes of files, the library %d", viewed, bytesRead)
+	}
 
 	// The whole blob once more, in order: blob digest, diffID and uncompressed size.
 	whole, plain := digest.SHA256.Digester(), digest.SHA256.Digester()
@@ -216,8 +224,8 @@ func layer(path, name string, toc, diffID digest.Digest, expected ...digest.Dige
 	if len(expected) > 1 && expected[1] != "" && string(expected[1]) != fmt.Sprint(size) {
 		return fmt.Errorf("%d bytes uncompressed, the annotation says %s", size, expected[1])
 	}
-	fmt.Printf("ok   %s toc %s: %d files, %d chunks, %d bytes of files, %d bytes of tar, %.1f s\n", name, short(toc), files, chunks,
-		bytesRead, size, time.Since(start).Seconds())
+	fmt.Printf("ok   %s toc %s: %d files, %d chunks, %d bytes of files, %d bytes of tar; %d nodes as the snapshotter shows them, %.1f s\n", name, short(toc), files, chunks,
+		bytesRead, size, nodes, time.Since(start).Seconds())
 	return nil
 }
 
