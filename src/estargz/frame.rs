@@ -31,8 +31,14 @@ impl Encoder {
         Self(compressor.ok())
     }
 
-    /// Compresses a buffer into one frame. Empty when libzstd had no memory for that, which the comparison of every
-    /// finished member finds.
+    /// One that libzstd had no memory for.
+    #[cfg(test)]
+    pub(super) fn without_memory() -> Self {
+        Self(None)
+    }
+
+    /// Compresses a buffer into one frame. Empty when libzstd had no memory for that, which the comparison of finished
+    /// members finds, and of headers and TOC the writer.
     pub fn member(&mut self, raw: &[u8]) -> Vec<u8> {
         self.0.as_mut().and_then(|c| c.compress(raw).ok()).unwrap_or_default()
     }
@@ -70,4 +76,32 @@ pub fn skipped(bytes: &[u8]) -> Option<&[u8]> {
     let (head, content) = bytes.split_at_checked(SKIPPABLE_HEADER)?;
     let length = u32::try_from(content.len()).ok()?.to_le_bytes();
     (head[..4] == SKIPPABLE && head[4..] == length).then_some(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Text of some repetitiveness, another one for each seed.
+    fn text(seed: u32, lines: u32) -> Vec<u8> {
+        let mut x = seed;
+        let mut next = || {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            x >> 20
+        };
+        (0..lines).flat_map(|_| format!("{} line {:x}\n", next() % 97, next()).into_bytes()).collect()
+    }
+
+    #[test]
+    fn a_frame_does_not_depend_on_those_before_it() {
+        for level in 0..=12 {
+            let level = Level::new(level).expect("valid");
+            let mut used = Encoder::new(level);
+            for n in 0..12 {
+                // From a few lines to more than the encoder's window at any of these levels.
+                let raw = text(n, [20, 400, 9000, 60_000][n as usize % 4]);
+                assert!(used.member(&raw) == Encoder::new(level).member(&raw), "level {}, payload {n}", level.get());
+            }
+        }
+    }
 }

@@ -163,9 +163,12 @@ impl<M: Members> Writer<M> {
     }
 
     fn put(&mut self, member: &[u8], place: Option<u64>) -> Result<(), Error> {
-        self.out
-            .put(member, place)
-            .map_err(|source| Error::Io { doing: format!("writing the layer at byte {}", self.at), source })?;
+        let failed = |source| Error::Io { doing: format!("writing the layer at byte {}", self.at), source };
+        // Headers are not read back: their loss would show in nobody's comparison.
+        if member.is_empty() {
+            return Err(failed(io::Error::new(io::ErrorKind::OutOfMemory, "a member could not be compressed")));
+        }
+        self.out.put(member, place).map_err(failed)?;
         self.blob.update(member);
         self.at += member.len() as u64;
         Ok(())
@@ -362,5 +365,20 @@ impl<M: Members> Writer<M> {
             chunked,
         };
         Ok((self.out, summary))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frame;
+    use super::*;
+
+    #[test]
+    fn headers_that_could_not_be_compressed_are_an_error() {
+        let mut writer = Writer::create(Format::ZstdChunked, Level::DEFAULT, Vec::new());
+        writer.encoder = Encoder::Zstd(frame::Encoder::without_memory());
+        let why = writer.landmark(false).expect_err("nothing was written").to_string();
+        assert_eq!(why, "writing the layer at byte 0");
+        assert_eq!(writer.position(), 0);
     }
 }
