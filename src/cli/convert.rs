@@ -77,9 +77,8 @@ pub(super) struct Args {
     /// Bytes of a chunk, where chunks are uniform or nothing was read
     #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE, value_parser = clap::value_parser!(u64).range(4096..=MAX_CHUNK_SIZE))]
     chunk_size: u64,
-    /// Let small files share a gzip member until their compressed payloads have so many bytes: fewer requests and a smaller
-    /// image, while whoever reads one of them decompresses its neighbours too. Needs stargz-snapshotter 0.13 or newer on
-    /// every node. 0: a member for each
+    /// Let small files share a member until their compressed payloads have so many bytes: a smaller image, while whoever reads
+    /// one of them decompresses its neighbours too. Needs stargz-snapshotter 0.13 or newer on every node. 0: a member for each
     #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_CHUNK_SIZE))]
     min_chunk_size: u64,
     /// Compressing threads [default: one a core]
@@ -135,8 +134,7 @@ fn effort(text: &str) -> Result<Effort, String> {
 }
 
 fn format(text: &str) -> Result<Format, String> {
-    let all = [Format::Estargz, Format::ZstdChunked];
-    all.into_iter().find(|f| f.name() == text).ok_or_else(|| "expected estargz or zstd:chunked".into())
+    Format::from_name(text).ok_or_else(|| "expected estargz or zstd:chunked".into())
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -297,6 +295,12 @@ fn say(report: &Report, name: &dyn Display, out: &Output) {
         let reused = if reused > 0 { format!(", {reused} of them reused") } else { String::new() };
         let layout = report.layout;
         out.say(format_args!("{name}: {count} layers{reused}, {before} bytes became {after}; layout {layout}"));
+    }
+    if let Some(s) = report.startup {
+        out.say(format_args!(
+            "{name}: start-up layer: {} files of {} bytes added; left out: {} stale, {} whose path is taken, {} that are no bytecode",
+            s.files, s.bytes, s.stale, s.taken, s.other
+        ));
     }
 }
 

@@ -6,9 +6,9 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::reuse::Journal;
+use super::reuse::{self, Journal};
+use super::startup::Startup;
 use super::{Error, Options, Report, bound, is_replaced, publish};
-
 use crate::digest::Digest;
 use crate::image::{Descriptor, names};
 use crate::plan::Layout;
@@ -72,6 +72,7 @@ pub fn convert_index(
     let left_out: Vec<Digest> = source.others.iter().map(|d| d.digest).collect();
     bound::left_out(&left_out, &digest, progress);
 
+    let startup = Startup::of(options)?;
     let old = existing(dst)?.filter(|_| options.reuse);
     let journal = Journal::at(options.journal.clone(), options.reuse);
     let (mut images, mut children) = (Vec::new(), Vec::new());
@@ -83,9 +84,10 @@ pub fn convert_index(
         let mut options = options.clone();
         if profile.is_none() && options.layout.needs_profile() {
             named.warn("no profile of this platform: layout plain");
-            (options.layout, options.fitted, options.startup) = (Layout::Plain, false, None);
+            (options.layout, options.fitted) = (Layout::Plain, false);
         }
-        let report = super::one(&from, &into, profile, &options, &journal, &named)
+        let startup = startup.as_ref().filter(|_| options.layout.has_hot());
+        let report = super::one(&from, &into, profile, startup, &options, &journal, &named)
             .map_err(|e| Error::Platform { platform: part.platform.clone(), source: Box::new(e) })?;
         images.push(PartReport { platform: part.platform.clone(), report });
         children.push(into);
@@ -189,20 +191,14 @@ impl Existing {
     }
 }
 
-/// What is no usable index or image counts as none; a store out of reach does not.
+/// The index or image behind the destination's name.
 fn existing(dst: &dyn Images) -> Result<Option<Existing>, Error> {
     let found = match Index::open(dst) {
         Ok(Some(index)) => Ok(Existing::Index(index)),
         Ok(None) => dst.manifest(None).map(|d| Existing::Image(d.descriptor)),
         Err(e) => Err(e),
     };
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(e) if matches!(e.kind(), store::Kind::NotFound | store::Kind::Corrupt | store::Kind::Unsupported) => {
-            Ok(None)
-        }
-        Err(e) => Err(e.into()),
-    }
+    reuse::usable(found)
 }
 
 /// The entry of a converted image: the source's, platform and unknown fields included, without what is no longer true.
@@ -226,19 +222,10 @@ fn entry(part: &Part, digest: Digest, size: u64) -> Value {
 fn annotate(raw: &mut Value, source: &Digest, options: &Options) {
     raw["schemaVersion"] = json!(2);
     raw["mediaType"] = json!(names::INDEX);
-    if !raw["annotations"].is_object() {
-        raw["annotations"] = json!({});
-    }
-    let annotations = &mut raw["annotations"];
-    if let Some(all) = annotations.as_object_mut() {
+    if let Some(all) = raw.get_mut("annotations").and_then(Value::as_object_mut) {
         all.retain(|key, _| !is_replaced(key));
     }
-    annotations[names::ENCODER] = json!(publish::encoder(options));
-    if annotations.get(names::BASE_DIGEST).is_none() {
-        annotations[names::BASE_DIGEST] = json!(source);
-    }
-    annotations[names::LAYOUT] = json!(options.layout.to_string());
-    annotations[names::SOURCE] = json!(source);
+    publish::provenance(raw, source, None, options);
 }
 
 /// Progress that says which platform it is about.

@@ -7,12 +7,14 @@
 mod bound;
 mod commit;
 mod early;
+mod error;
 mod group;
 mod hot;
 mod index;
 mod ingest;
 mod pool;
 mod publish;
+mod report;
 mod reuse;
 mod shape;
 mod spool;
@@ -25,28 +27,27 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use serde::Serialize;
-
 use crate::digest::Digest;
-use crate::estargz::{self, Format, Level};
+use crate::estargz::{Format, Level, landmark};
 use crate::image::manifest::stack_digest;
-use crate::image::{self, Descriptor, Image, names};
-use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Match, Order, Plan};
+use crate::image::{Descriptor, Image, names};
+use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan};
 use crate::profile::Profile;
 use crate::progress::Progress;
-use crate::store::{self, Images};
-use crate::tar::{self, At, Merged};
+use crate::store::Images;
+use crate::tar::{At, Merged};
 
 use ingest::{Content, Mode};
 use pool::Pool;
 use reuse::{Journal, Known};
 use startup::{Additions, Startup};
 
+pub use error::{Error, LayerError};
 pub use hot::HotCodec;
+pub use index::{Converted, IndexReport, PartReport, convert_index};
+pub use report::{LayerReport, Report};
 pub use startup::Shipped;
 pub(crate) use startup::digest_of as additions_digest;
-
-pub use index::{Converted, IndexReport, PartReport, convert_index};
 
 /// Most layers an image may have: overlayfs and containerd stop there.
 const MAX_LAYERS: usize = 127;
@@ -95,220 +96,6 @@ pub struct Options {
     pub journal: Option<PathBuf>,
 }
 
-/// Why a conversion stopped. Nothing was tagged.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A store failed.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// A manifest or config is wrong.
-    #[error(transparent)]
-    Image(#[from] image::Error),
-    /// A layer's archive cannot be read.
-    #[error("layer {layer} ({digest})")]
-    Layer {
-        /// Position, lowest is 0.
-        layer: usize,
-        /// Its digest.
-        digest: Digest,
-        /// The cause.
-        #[source]
-        source: Box<LayerError>,
-    },
-    /// The layers cannot be stacked.
-    #[error("{layers} layers: at most {MAX_LAYERS} can be mounted")]
-    TooManyLayers {
-        /// Number of layers of the result.
-        layers: usize,
-    },
-    /// The profile is one of another image.
-    #[error("the profile is one of another image: {matched} of {profiled} profiled bytes are in files of this one")]
-    ForeignProfile {
-        /// Bytes matched.
-        matched: u64,
-        /// Bytes profiled.
-        profiled: u64,
-    },
-    /// An image of an index failed.
-    #[error("platform {platform}")]
-    Platform {
-        /// `os/arch[/variant]`.
-        platform: String,
-        /// The cause.
-        #[source]
-        source: Box<Self>,
-    },
-    /// An image that is not for Linux.
-    #[error("index {index} has an image for {platform}: expected linux, which alone has eStargz")]
-    ForeignPlatform {
-        /// Digest of the index.
-        index: Digest,
-        /// What it is for.
-        platform: String,
-        /// The platforms that can be converted, with commas between.
-        linux: String,
-    },
-    /// An index without images.
-    #[error("index {index} has no image")]
-    NoImages {
-        /// Digest of the index.
-        index: Digest,
-    },
-    /// No image is for the platform that the profile was recorded on.
-    #[error("the profile was recorded on {recorded}: the images are for {found}")]
-    ProfilePlatform {
-        /// Platforms of the profiles.
-        recorded: String,
-        /// Platforms of the images.
-        found: String,
-    },
-    /// A layout that needs a profile, without one.
-    #[error("layout {0} needs a profile")]
-    NoProfile(Layout),
-    /// A start-up layer that cannot be used.
-    #[error("start-up layer {}", path.display())]
-    Startup {
-        /// The archive.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        source: Box<LayerError>,
-    },
-    /// The hot layer could not be made.
-    #[error("writing the hot layer")]
-    Hot(#[source] Box<LayerError>),
-}
-
-/// Why one layer cannot be converted.
-#[derive(Debug, thiserror::Error)]
-pub enum LayerError {
-    /// The archive.
-    #[error(transparent)]
-    Tar(#[from] tar::Error),
-    /// The eStargz side.
-    #[error(transparent)]
-    Estargz(#[from] estargz::Error),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// Files of this machine.
-    #[error("{doing}")]
-    Io {
-        /// What was being done.
-        doing: String,
-        /// The cause.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A media type that is not handled.
-    #[error(transparent)]
-    Image(#[from] image::Error),
-    /// The content is not what the config says.
-    #[error("its content has diffID {found}: the config says {expected}")]
-    DiffId {
-        /// As computed.
-        found: Digest,
-        /// As recorded.
-        expected: Digest,
-    },
-    /// A hard link that a lazy mount cannot follow, or would follow to other content.
-    #[error("hard link {path:?} to {target:?}: {why}")]
-    Link {
-        /// The link.
-        path: String,
-        /// What it links to.
-        target: String,
-        /// What is wrong with it.
-        why: &'static str,
-    },
-    /// An entry below a symlink.
-    #[error(
-        "{path:?} lies below {parent:?}, which is no folder: an ordinary unpack goes through it, a lazy mount cannot"
-    )]
-    NoFolder {
-        /// The entry.
-        path: String,
-        /// What is above it.
-        parent: String,
-    },
-    /// A file of a start-up layer in an unknown folder.
-    #[error("{path:?} lies in {parent:?}, which neither the image nor the archive lists as a folder")]
-    NoParent {
-        /// The file.
-        path: String,
-        /// A folder above it.
-        parent: String,
-    },
-    /// Another layer failed first.
-    #[error("stopped because another layer failed")]
-    Stopped,
-}
-
-/// One layer of the result.
-#[derive(Debug, Clone, Serialize)]
-pub struct LayerReport {
-    /// `estargz`, `zstd:chunked` or `hot`.
-    pub kind: &'static str,
-    /// Digest of the layer it was made from.
-    pub source: Option<Digest>,
-    /// Size of the layer it was made from, bytes.
-    pub source_size: u64,
-    /// Digest.
-    pub digest: Digest,
-    /// Bytes.
-    pub size: u64,
-    /// Bytes decompressed.
-    pub uncompressed_size: u64,
-    /// Bytes that the snapshotter prefetches; not known of a reused layer.
-    pub prefetch_size: Option<u64>,
-    /// Entries; not known of a reused layer.
-    pub entries: Option<usize>,
-    /// Made by an earlier conversion.
-    pub reused: bool,
-}
-
-impl LayerReport {
-    fn reused(descriptor: &Descriptor) -> Self {
-        Self {
-            kind: match descriptor.annotation(names::LAYER_KIND) {
-                Some("hot") => "hot",
-                Some(kind) if kind == Format::ZstdChunked.name() => Format::ZstdChunked.name(),
-                _ => Format::Estargz.name(),
-            },
-            source: descriptor.annotation(names::LAYER_SOURCE).and_then(|d| d.parse().ok()),
-            source_size: 0,
-            digest: descriptor.digest,
-            size: descriptor.size,
-            uncompressed_size: descriptor
-                .annotation(names::UNCOMPRESSED_SIZE)
-                .and_then(|n| n.parse().ok())
-                .unwrap_or_default(),
-            prefetch_size: None,
-            entries: None,
-            reused: true,
-        }
-    }
-}
-
-/// What a conversion did.
-#[derive(Debug, Clone, Serialize)]
-pub struct Report {
-    /// Digest of the new manifest.
-    pub digest: Digest,
-    /// Digest of the manifest that was converted.
-    pub source: Digest,
-    /// Layout.
-    pub layout: Layout,
-    /// How the profile fitted, when there was one and it was used.
-    pub fit: Option<Match>,
-    /// What became of the start-up layer, when there was one and it was used.
-    pub startup: Option<Shipped>,
-    /// The destination had this very image already; nothing was read or written.
-    pub unchanged: bool,
-    /// Layers, lowest first.
-    pub layers: Vec<LayerReport>,
-}
-
 /// Converts the image of `src` into `dst`.
 pub fn convert(
     src: &dyn Images,
@@ -317,14 +104,17 @@ pub fn convert(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    one(src, dst, profile, options, &Journal::at(options.journal.clone(), options.reuse), progress)
+    let startup = Startup::of(options)?;
+    let journal = Journal::at(options.journal.clone(), options.reuse);
+    one(src, dst, profile, startup.as_ref(), options, &journal, progress)
 }
 
-/// Converts one image. `journal`: of the conversions that share their layers.
+/// Converts one image. `startup` and `journal`: of all conversions that belong together.
 fn one(
     src: &dyn Images,
     dst: &dyn Images,
     profile: Option<&Profile>,
+    startup: Option<&Startup>,
     options: &Options,
     journal: &Journal,
     progress: &dyn Progress,
@@ -332,13 +122,6 @@ fn one(
     if options.layout.needs_profile() && profile.is_none() {
         return Err(Error::NoProfile(options.layout));
     }
-    let startup = match &options.startup {
-        Some(path) => {
-            let failed = |source| Error::Startup { path: path.clone(), source: Box::new(source) };
-            Some(Startup::open(path).map_err(failed)?)
-        }
-        None => None,
-    };
     let mut image = src.image(&options.platform)?;
     publish::strip_hot_layer(&mut image, progress);
     bound::release(&mut image, progress);
@@ -349,7 +132,7 @@ fn one(
 
     // Also to learn now, not after all the work, that the destination cannot be reached or lets nobody in.
     let old = reuse::existing(dst, options)?.filter(|_| options.reuse);
-    let key = reuse::image_key(&image, profile, startup.as_ref().map(|s| &s.digest), options);
+    let key = reuse::image_key(&image, profile, startup.map(|s| &s.digest), options);
     if let Some(old) = &old
         && let Some(report) = reuse::unchanged(dst, old, &key, &image, options)?
     {
@@ -360,8 +143,7 @@ fn one(
         None => Chunking::uniform(options.chunk_size),
     };
     let candidates = reuse::candidates(dst, old.as_ref(), journal, &image, options)?;
-    let job =
-        Job { src, dst, image: &image, chunking: &chunking, options, journal, startup: startup.as_ref(), progress };
+    let job = Job { src, dst, image: &image, chunking: &chunking, options, journal, startup, progress };
     // Four chunks a thread keep it busy.
     let usual = options.chunk_size.max(plan::HOT_CHUNK).saturating_mul(4 * options.jobs.get() as u64);
     Pool::with(options.jobs, options.memory.unwrap_or(usual), options.format, |pool| {
@@ -533,10 +315,9 @@ impl Job<'_> {
 
     /// What the start-up layer adds to this image.
     fn additions(&self, planned: &Planned) -> Result<Option<Additions<'_>>, Error> {
-        let Some((startup, path)) = self.startup.zip(self.options.startup.as_ref()) else { return Ok(None) };
-        let merged = Merged::of(planned.indexes.iter().map(|i| i.entries.as_slice()), estargz::landmark::is_ours);
-        let failed = |source| Error::Startup { path: path.clone(), source: Box::new(source) };
-        startup.select(&planned.indexes, &merged).map(Some).map_err(failed)
+        let Some(startup) = self.startup else { return Ok(None) };
+        let merged = Merged::of(planned.indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
+        startup.select(&planned.indexes, &merged).map(Some)
     }
 
     /// Writes and stores the hot layer.

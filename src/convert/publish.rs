@@ -76,6 +76,24 @@ pub(super) fn encoder(options: &Options) -> String {
     }
 }
 
+/// Says in a manifest or index what it was made from and how.
+pub(super) fn provenance(raw: &mut Value, source: &Digest, key: Option<&str>, options: &Options) {
+    if !raw["annotations"].is_object() {
+        raw["annotations"] = json!({});
+    }
+    let annotations = &mut raw["annotations"];
+    annotations[names::ENCODER] = json!(encoder(options));
+    if let Some(key) = key {
+        annotations[names::KEY] = json!(key);
+    }
+    // What the image says of its own base stays.
+    if annotations.get(names::BASE_DIGEST).is_none() {
+        annotations[names::BASE_DIGEST] = json!(source);
+    }
+    annotations[names::LAYOUT] = json!(options.layout.to_string());
+    annotations[names::SOURCE] = json!(source);
+}
+
 /// Stores config and manifest. `key`: see [`super::reuse::image_key`].
 pub(super) fn publish(
     dst: &dyn Images,
@@ -107,17 +125,6 @@ pub(super) fn publish(
     manifest["mediaType"] = json!(names::MANIFEST);
     manifest["config"] = config.to_json();
     manifest["layers"] = layers.iter().map(|l| l.descriptor.to_json()).collect();
-    if !manifest["annotations"].is_object() {
-        manifest["annotations"] = json!({});
-    }
-    let annotations = &mut manifest["annotations"];
-    annotations[names::ENCODER] = json!(encoder(options));
-    annotations[names::KEY] = json!(key);
-    // What the image says of its own base stays.
-    if annotations.get(names::BASE_DIGEST).is_none() {
-        annotations[names::BASE_DIGEST] = json!(image.descriptor.digest.to_string());
-    }
-    annotations[names::LAYOUT] = json!(options.layout.to_string());
-    annotations[names::SOURCE] = json!(image.descriptor.digest.to_string());
+    provenance(&mut manifest, &image.descriptor.digest, Some(key), options);
     Ok(dst.put_manifest(names::MANIFEST, manifest.to_string().as_bytes())?)
 }

@@ -32,10 +32,15 @@ pub(super) struct Known {
     pub(super) diff_id: Digest,
 }
 
-/// The image behind the destination's tag. What is no usable image counts as none; a store out of reach does not.
+/// The image behind the destination's tag.
 pub(super) fn existing(dst: &dyn Images, options: &Options) -> Result<Option<Image>, Error> {
-    match dst.image(&options.platform) {
-        Ok(image) => Ok(Some(image)),
+    usable(dst.image(&options.platform))
+}
+
+/// What is no usable image counts as none; a store out of reach does not.
+pub(super) fn usable<T>(found: Result<T, store::Error>) -> Result<Option<T>, Error> {
+    match found {
+        Ok(found) => Ok(Some(found)),
         Err(e) => match e.kind() {
             store::Kind::NotFound | store::Kind::Corrupt | store::Kind::Unsupported => Ok(None),
             _ => Err(e.into()),

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::LayerError;
+use super::{Error, LayerError, Options};
 use crate::digest::{Digest, Hasher, HashingReader};
 use crate::plan::LayerIndex;
 use crate::tar::{self, At, Entry, Kind, Merged, padding, parents};
@@ -21,6 +21,7 @@ const NEVER: [&str; 7] = ["proc", "sys", "dev", "run", "tmp", "var/run", "var/tm
 
 /// An archive of captured files, read once; payloads are read again when they are written.
 pub(super) struct Startup {
+    path: PathBuf,
     file: File,
     /// Of the whole archive.
     pub(super) digest: Digest,
@@ -62,7 +63,12 @@ pub(super) struct Additions<'a> {
 }
 
 impl Startup {
-    pub(super) fn open(path: &Path) -> Result<Self, LayerError> {
+    /// The one that the options name, if any.
+    pub(super) fn of(options: &Options) -> Result<Option<Self>, Error> {
+        options.startup.as_ref().map(|path| Self::open(path).map_err(|e| failed(path, e))).transpose()
+    }
+
+    fn open(path: &Path) -> Result<Self, LayerError> {
         let io = |source| LayerError::Io { doing: "reading it".into(), source };
         let file = File::open(path).map_err(io)?;
         let mut archive = tar::Reader::new(HashingReader::new(BufReader::with_capacity(1 << 20, &file)));
@@ -81,11 +87,11 @@ impl Startup {
         let mut rest = archive.into_inner();
         io::copy(&mut rest, &mut io::sink()).map_err(io)?;
         let (digest, _) = rest.finish();
-        Ok(Self { file, digest, captured })
+        Ok(Self { path: path.into(), file, digest, captured })
     }
 
     /// What of it belongs to this image.
-    pub(super) fn select(&self, indexes: &[LayerIndex], merged: &Merged) -> Result<Additions<'_>, LayerError> {
+    pub(super) fn select(&self, indexes: &[LayerIndex], merged: &Merged) -> Result<Additions<'_>, Error> {
         let mut out =
             Additions { startup: self, captured: Vec::new(), folders: Vec::new(), shipped: Shipped::default() };
         let mut placed = HashSet::new();
@@ -115,7 +121,8 @@ impl Startup {
                     (None, _) if above.is_empty() => {}
                     (None, Some(folder)) if folder.entry.kind == Kind::Dir => out.captured.push(folder),
                     (None, _) => {
-                        return Err(LayerError::NoParent { path: path.clone(), parent: above.into() });
+                        let parent = above.into();
+                        return Err(failed(&self.path, LayerError::NoParent { path: path.clone(), parent }));
                     }
                 }
             }
@@ -125,6 +132,10 @@ impl Startup {
         }
         Ok(out)
     }
+}
+
+fn failed(path: &Path, source: LayerError) -> Error {
+    Error::Startup { path: path.into(), source: Box::new(source) }
 }
 
 impl Additions<'_> {

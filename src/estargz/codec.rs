@@ -22,6 +22,11 @@ impl Format {
         }
     }
 
+    /// By its name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Estargz, Self::ZstdChunked].into_iter().find(|f| f.name() == name)
+    }
+
     /// Of a layer.
     pub fn media_type(self) -> &'static str {
         match self {

@@ -105,27 +105,13 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::profile::{File, Header, Range as Touched, SCHEMA};
-    use crate::tar::{Kind, Time};
+    use crate::tar::{Kind, build};
     use proptest::prelude::*;
 
     const MIB: u64 = 1 << 20;
 
     fn entry(path: &str, size: u64) -> Entry {
-        Entry {
-            raw: Vec::new(),
-            path: path.into(),
-            kind: Kind::File,
-            size,
-            mode: 0o755,
-            uid: 0,
-            gid: 0,
-            uname: String::new(),
-            gname: String::new(),
-            mtime: Time::default(),
-            link: String::new(),
-            device: (0, 0),
-            xattrs: Vec::new(),
-        }
+        Entry { size, ..build::entry(path, Kind::File) }
     }
 
     fn profile(size: u64, ranges: &[(u64, u64)]) -> Profile {

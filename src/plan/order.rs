@@ -85,7 +85,7 @@ impl<'a> Mover<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tar::Time;
+    use crate::tar::build::entry;
 
     fn entries(specs: &[&str]) -> Vec<Entry> {
         specs
@@ -99,21 +99,7 @@ mod tests {
                 } else {
                     Kind::File
                 };
-                Entry {
-                    raw: Vec::new(),
-                    path: path.trim_end_matches('/').into(),
-                    kind,
-                    size: 0,
-                    mode: 0,
-                    uid: 0,
-                    gid: 0,
-                    uname: String::new(),
-                    gname: String::new(),
-                    mtime: Time::default(),
-                    link: link.into(),
-                    device: (0, 0),
-                    xattrs: Vec::new(),
-                }
+                Entry { link: link.into(), ..entry(path.trim_end_matches('/'), kind) }
             })
             .collect()
     }

@@ -107,24 +107,7 @@ impl Merged {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn entry(path: &str, kind: Kind) -> Entry {
-        Entry {
-            raw: Vec::new(),
-            path: path.into(),
-            kind,
-            size: 0,
-            mode: 0,
-            uid: 0,
-            gid: 0,
-            uname: String::new(),
-            gname: String::new(),
-            mtime: super::super::Time::default(),
-            link: String::new(),
-            device: (0, 0),
-            xattrs: Vec::new(),
-        }
-    }
+    use crate::tar::build::entry;
 
     fn layer(paths: &[&str]) -> Vec<Entry> {
         let kind = |p: &str| if p.ends_with('/') { Kind::Dir } else { Kind::File };

@@ -96,8 +96,7 @@ pub(super) fn check_layer(image: &Image, i: usize, lazy: Option<&Layer>, totals:
     differ("diffID", totals.diff_id.to_string(), image.config.diff_ids[i].to_string());
     let kind = descriptor.annotation(names::LAYER_KIND);
     let uncompressed = descriptor.annotation(names::UNCOMPRESSED_SIZE);
-    let is_ours = kind.is_some_and(|k| [Format::Estargz, Format::ZstdChunked].iter().any(|f| f.name() == k));
-    if uncompressed.is_some() || is_ours {
+    if uncompressed.is_some() || kind.and_then(Format::from_name).is_some() {
         let found = uncompressed.unwrap_or("absent").to_owned();
         differ(&format!("annotation {}", names::UNCOMPRESSED_SIZE), found, totals.uncompressed.to_string());
     }

@@ -153,3 +153,43 @@ fn flags_that_do_not_go_together_are_usage_errors() {
     }
     assert!(!out.exists(), "nothing was written");
 }
+
+#[test]
+fn what_becomes_of_a_start_up_layer_is_said() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (source, out) = (dir.path().join("src"), dir.path().join("dst"));
+    layout(&source);
+    let touched = esgz::profile::File {
+        path: "/etc/a".into(),
+        origin: esgz::profile::Origin::Image,
+        size: 10_000,
+        digest: None,
+        first_touch_ms: 0,
+        kinds: vec![esgz::profile::Kind::Read],
+        ranges: vec![esgz::profile::Range(0, 10_000, 0)],
+        links: Vec::new(),
+    };
+    let profile = esgz::profile::Profile {
+        schema: esgz::profile::SCHEMA.into(),
+        header: esgz::profile::Header::default(),
+        files: vec![touched],
+        writes: Vec::new(),
+    };
+    let (p, startup) = (dir.path().join("p.json"), dir.path().join("s.tar"));
+    fs::write(&p, esgz::profile::write(&profile)).expect("a profile");
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["etc/__pycache__/gone.cpython-312.pyc", "etc/log"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(16);
+        tar.append_data(&mut header, name, &[0; 16][..]).expect("an entry");
+    }
+    fs::write(&startup, tar.into_inner().expect("an archive")).expect("a file");
+    Command::new(env!("CARGO_BIN_EXE_esgz"))
+        .args(["convert", &format!("oci:{}:v1", source.display()), &format!("oci:{}:v2", out.display())])
+        .args([Path::new("--profile"), &p, Path::new("--startup-layer"), &startup])
+        .assert()
+        .success()
+        .stderr(predicate::str::contains(
+            "start-up layer: 0 files of 0 bytes added; left out: 1 stale, 0 whose path is taken, 1 that are no bytecode",
+        ));
+}
