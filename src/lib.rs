@@ -13,6 +13,7 @@
 //! holds the source to it.
 
 pub mod digest;
+pub mod deflate;
 pub mod http;
 pub mod image;
 pub mod progress;
