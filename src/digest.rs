@@ -107,6 +107,11 @@ impl<R: Read> HashingReader<R> {
         Self { inner, hasher: Hasher::default(), count: 0 }
     }
 
+    /// The reader underneath, to be asked and told, not read.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
     /// The digest and the number of bytes read so far.
     pub fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.count)

@@ -10,11 +10,11 @@ use crossbeam_channel::Sender;
 use super::commit::{self, Item, Ready};
 use super::early::Early;
 use super::pool::Pool;
+use super::source::Source;
 use super::spool::Spool;
 use super::{Error, LayerError, Options};
 use crate::digest::{Digest, Hasher, HashingReader};
-use crate::estargz::{ChunkInfo, Level};
-use crate::image::layer::decompress;
+use crate::estargz::{ChunkInfo, Format, Level};
 use crate::image::{Descriptor, Image};
 use crate::plan::{Chunking, HotLayer, LayerIndex};
 use crate::progress::{Progress, chain};
@@ -171,7 +171,9 @@ fn one(
     };
     let task = progress.start(&format!("{doing} layer {number}"), layer.size);
     let blob = Watched { inner: src.open(layer)?, progress, task, stop };
-    let result = read(decompress(&layer.media_type, blob)?, diff_id, mode, chunking, options, pool, upload);
+    let keep = matches!(mode, Mode::Compress) && options.adaptive && options.format == Format::Estargz;
+    let archive = Source::open(&layer.media_type, blob, keep.then_some(options.level))?;
+    let result = read(archive, diff_id, mode, chunking, options, pool, upload);
     progress.done(task);
     if result.is_err() && stop.load(Ordering::Relaxed) {
         return Err(LayerError::Stopped);
@@ -180,7 +182,7 @@ fn one(
 }
 
 fn read(
-    archive: Box<dyn Read + Send + '_>,
+    archive: Source<'_>,
     diff_id: &Digest,
     mode: &Mode<'_>,
     chunking: &Chunking,
@@ -228,7 +230,7 @@ fn read(
 #[expect(clippy::needless_pass_by_value, reason = "the end of `items` tells the committer that nothing follows")]
 /// Reads the archive to its end; gives the index and the bytes of payload.
 fn entries(
-    archive: Box<dyn Read + Send + '_>,
+    archive: Source<'_>,
     diff_id: &Digest,
     mode: &Mode<'_>,
     chunking: &Chunking,
@@ -258,6 +260,7 @@ fn entries(
                     whole = Some(Hasher::default());
                 }
                 let permit = pool.permit(cut.size);
+                archive.get_mut().get_mut().hold(cut.size);
                 // Grown as bytes arrive: the header's word alone must not reserve a whole chunk.
                 let mut raw = Vec::with_capacity(usize::try_from(cut.size).unwrap_or(READ).min(READ));
                 let got = (&mut archive).take(cut.size).read_to_end(&mut raw);
@@ -270,10 +273,15 @@ fn entries(
                 }
                 let Some(level) = level(cut.hot) else { continue };
                 let adaptive = options.adaptive && level == options.level;
+                let source = if adaptive { archive.get_mut().get_mut().fragment(&raw)? } else { None };
                 let (reply, answer) = crossbeam_channel::bounded(1);
                 pool.run(move |tools| {
+                    let member = match source {
+                        Some(source) => tools.kept(raw, &source, level),
+                        None => tools.member(raw, level, adaptive),
+                    };
                     // A layer that failed meanwhile no longer listens.
-                    let _gone = reply.send((tools.member(raw, level, adaptive), permit));
+                    let _gone = reply.send((member, permit));
                 })?;
                 send(Item::Chunk(answer))?;
             }

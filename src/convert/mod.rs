@@ -17,6 +17,7 @@ mod publish;
 mod report;
 mod reuse;
 mod shape;
+mod source;
 mod spool;
 mod stack;
 mod startup;
@@ -71,7 +72,8 @@ pub struct Options {
     pub hot_codec: HotCodec,
     /// Tar archive of files that start-up writes: its Python bytecode goes into the hot layer.
     pub startup: Option<PathBuf>,
-    /// Chunks that this level hardly makes smaller than the fastest one get the fastest.
+    /// What a gzip source compressed about as well as this level would is kept as it is; chunks that the level hardly makes
+    /// smaller than the fastest one get the fastest.
     pub adaptive: bool,
     /// Cut large files along the profile's ranges instead of into chunks of one size.
     pub fitted: bool,

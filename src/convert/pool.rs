@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::LayerError;
 use super::spool::Spool;
+use crate::deflate::Fragment;
 use crate::estargz::codec::{Decoder, Encoder};
 use crate::estargz::{self, ChunkInfo, Format, Level, Member};
 
@@ -46,6 +47,14 @@ impl Tools {
         let level = if adaptive { self.worthwhile(&raw, level) } else { level };
         let bytes = self.encoder(level).member(&raw);
         Member::made(raw, bytes, &mut self.decoder)
+    }
+
+    /// The same of a payload whose compression by the source is good enough; `level` is for what cannot be kept of it.
+    pub(super) fn kept(&mut self, raw: Vec<u8>, source: &Fragment, level: Level) -> Result<Member, String> {
+        match self.encoder(level).kept(&raw, source) {
+            Some(bytes) => Member::made(raw, bytes?, &mut self.decoder),
+            None => self.member(raw, level, true),
+        }
     }
 
     /// The encoder of a level; a conversion has two or three of them.

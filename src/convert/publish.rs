@@ -59,7 +59,11 @@ fn put_json(dst: &dyn Images, media_type: &str, value: &Value) -> Result<Descrip
 
 /// The encoder and those of its options that decide a layer's bytes.
 pub(super) fn encoder(options: &Options) -> String {
-    let adaptive = if options.adaptive { "auto:" } else { "" };
+    let adaptive = match options.format {
+        Format::Estargz if options.adaptive => "source-or:",
+        _ if options.adaptive => "auto:",
+        _ => "",
+    };
     let library = match options.format {
         Format::Estargz => "libdeflate/1.26.1".into(),
         Format::ZstdChunked => format!("{} zstd/{}", options.format.name(), frame::version()),

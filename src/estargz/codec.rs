@@ -1,6 +1,7 @@
 //! The two formats that a layer may have: what differs is how a member is compressed and how the TOC is found.
 
 use super::{Level, frame, gzip};
+use crate::deflate::Fragment;
 use crate::image::names;
 
 /// Format of a layer.
@@ -61,6 +62,14 @@ impl Encoder {
         }
     }
 
+    /// The member of a payload that a source had compressed already; `None` where the format has no use for that.
+    pub fn kept(&mut self, raw: &[u8], source: &Fragment) -> Option<Result<Vec<u8>, String>> {
+        match self {
+            Self::Gzip(e) => Some(e.kept(raw, source)),
+            Self::Zstd(_) => None,
+        }
+    }
+
     /// Compresses a buffer of less than 4 GiB into one member.
     pub fn member(&mut self, raw: &[u8]) -> Vec<u8> {
         match self {
@@ -89,9 +98,12 @@ impl Decoder {
     /// Whether a member holds exactly these bytes.
     pub fn holds(&mut self, member: &[u8], raw: &[u8]) -> Result<(), String> {
         let mut scratch = std::mem::take(&mut self.scratch);
-        scratch.resize(raw.len(), 0);
-        let filled = self.fill(member, &mut scratch);
-        let same = scratch == raw;
+        // Never made smaller: it would be filled with zeros again.
+        if scratch.len() < raw.len() {
+            scratch.resize(raw.len(), 0);
+        }
+        let filled = self.fill(member, &mut scratch[..raw.len()]);
+        let same = scratch[..raw.len()] == *raw;
         self.scratch = scratch;
         filled?;
         if same { Ok(()) } else { Err("the member holds other bytes than those it was made of".into()) }

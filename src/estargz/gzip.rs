@@ -2,6 +2,8 @@
 
 use libdeflater::{CompressionLvl, Compressor, Decompressor};
 
+use crate::deflate::Fragment;
+
 /// Fixed header: deflate, no name, no time, no flags, unknown OS. Nothing in it depends on the machine.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 
@@ -44,27 +46,44 @@ impl Encoder {
         Self(Compressor::new(level))
     }
 
+    /// A whole deflate stream behind `front` bytes left free.
+    fn deflate(&mut self, raw: &[u8], front: usize) -> Vec<u8> {
+        let mut out = vec![0; front + self.0.deflate_compress_bound(raw.len())];
+        let n =
+            self.0.deflate_compress(raw, &mut out[front..]).expect("the buffer has the size that libdeflate asked for");
+        out.truncate(front + n);
+        out
+    }
+
     /// Bytes that a buffer would take without the member's frame.
     pub fn size(&mut self, raw: &[u8]) -> usize {
-        let mut out = vec![0; self.0.deflate_compress_bound(raw.len())];
-        self.0.deflate_compress(raw, &mut out).expect("the buffer has the size that libdeflate asked for")
+        self.deflate(raw, 0).len()
+    }
+
+    /// The member of a payload that a source had compressed already: what cannot be kept of that is compressed anew.
+    pub fn kept(&mut self, raw: &[u8], source: &Fragment) -> Result<Vec<u8>, String> {
+        let stream = source.stream(raw, |head| self.deflate(head, 0));
+        let stream = stream.map_err(|e| format!("the source's blocks could not be kept ({e})"))?;
+        let mut out = Vec::with_capacity(HEADER.len() + stream.len() + 8);
+        out.extend_from_slice(&HEADER);
+        out.extend_from_slice(&stream);
+        Ok(framed(out, raw))
     }
 
     /// Compresses a buffer of less than 4 GiB into one member.
     pub fn member(&mut self, raw: &[u8]) -> Vec<u8> {
-        let bound = self.0.deflate_compress_bound(raw.len());
-        let mut out = vec![0; HEADER.len() + bound + 8];
+        let mut out = self.deflate(raw, HEADER.len());
         out[..HEADER.len()].copy_from_slice(&HEADER);
-        let n = self
-            .0
-            .deflate_compress(raw, &mut out[HEADER.len()..])
-            .expect("the buffer has the size that libdeflate asked for");
-        out.truncate(HEADER.len() + n);
-        out.extend_from_slice(&libdeflater::crc32(raw).to_le_bytes());
-        out.extend_from_slice(&u32::try_from(raw.len() & 0xffff_ffff).unwrap_or_default().to_le_bytes());
-        out.shrink_to_fit();
-        out
+        framed(out, raw)
     }
+}
+
+/// Header and stream with checksum and size behind them.
+fn framed(mut member: Vec<u8>, raw: &[u8]) -> Vec<u8> {
+    member.extend_from_slice(&libdeflater::crc32(raw).to_le_bytes());
+    member.extend_from_slice(&u32::try_from(raw.len() & 0xffff_ffff).unwrap_or_default().to_le_bytes());
+    member.shrink_to_fit();
+    member
 }
 
 /// Opens members of known size.

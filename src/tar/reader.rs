@@ -32,6 +32,11 @@ impl<R: Read> Reader<R> {
         self.inner
     }
 
+    /// The same, to be asked and told, not read.
+    pub fn get_mut(&mut self) -> &mut R {
+        &mut self.inner
+    }
+
     /// Bytes of the archive in front of what is read next; behind [`Reader::next`], where the entry's payload begins.
     pub fn position(&self) -> u64 {
         self.at

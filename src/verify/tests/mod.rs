@@ -10,6 +10,7 @@ mod grouped;
 mod hot;
 mod images;
 mod index;
+mod kept;
 mod random;
 mod reuse;
 mod shape;
