@@ -117,21 +117,24 @@ impl<R: Read> Reader<R> {
                     Err(self.error("the archive ends after an extension header"))
                 };
             };
-            check_sum(&block).map_err(|why| self.error(why))?;
+            // Behind an extension's data, too, an error is where its header is.
+            let at = self.at - BLOCK as u64;
+            let error = move |why: String| Error::Header { at, why };
+            check_sum(&block).map_err(error)?;
             let header = ::tar::Header::from_byte_slice(&block);
             let size = numeric::parse(&block[124..136])
                 .and_then(|n| u64::try_from(n).ok())
-                .ok_or_else(|| self.error("the size is not a number"))?;
+                .ok_or_else(|| error("the size is not a number".into()))?;
             raw.extend_from_slice(&block);
             match block[156] {
                 b'x' | b'X' => {
                     let data = self.extension(size, &mut raw)?;
-                    records = pax::parse(&data).map_err(|why| self.error(why))?;
+                    records = pax::parse(&data).map_err(error)?;
                 }
                 b'g' => {
                     let data = self.extension(size, &mut raw)?;
-                    if pax::parse(&data).map_err(|why| self.error(why))?.meaningful {
-                        return Err(self.error("a PAX global header that changes later entries is not supported"));
+                    if pax::parse(&data).map_err(error)?.meaningful {
+                        return Err(error("a PAX global header that changes later entries is not supported".into()));
                     }
                 }
                 b'L' => long_name = Some(until_nul(self.extension(size, &mut raw)?)),
