@@ -217,12 +217,12 @@ impl Layer {
                         Box::new(zstd::Decoder::with_buffer(member).map_err(|e| wrong(e.to_string()))?)
                     }
                 };
-                let skipped = std::io::copy(&mut (&mut stream).take(span.inner), &mut std::io::sink())
+                std::io::copy(&mut (&mut stream).take(span.inner), &mut std::io::sink())
                     .map_err(|e| wrong(e.to_string()))?;
                 let mut raw = vec![0; size];
                 stream
                     .read_exact(&mut raw)
-                    .map_err(|e| wrong(format!("its member ends early after {skipped} bytes ({e})")))?;
+                    .map_err(|e| wrong(format!("its member has no {size} bytes from byte {} ({e})", span.inner)))?;
                 raw
             }
         };
