@@ -50,6 +50,9 @@ fn links(entries: &[Entry]) -> Result<(), LayerError> {
             Some(&at) if at == i => "that is itself",
             Some(&at) if at > i => "it stands behind the link, or is replaced there by another file",
             Some(&at) if entries[at].kind == Kind::Dir => "a folder has no second name",
+            Some(_) if landmark::is_ours(&e.link) && !landmark::is_ours(&e.path) => {
+                "a file of that name is eStargz's own, and made anew with another content"
+            }
             Some(_) => continue,
         };
         return Err(LayerError::Link { path: e.path.clone(), target: e.link.clone(), why });
@@ -57,9 +60,10 @@ fn links(entries: &[Entry]) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// No entry lies below something that is no folder.
+/// No entry lies below something that is no folder, or is none any more when landmark and TOC are in their place.
 fn through_links(entries: &[Entry], merged: &Merged) -> Result<(), LayerError> {
-    match entries.iter().find_map(|e| merged.odd_parent(&e.path).map(|odd| (e, odd))) {
+    let odd = |path| merged.odd_parent(path).or_else(|| parents(path).find(|p| landmark::is_ours(p)));
+    match entries.iter().find_map(|e| odd(&e.path).map(|odd| (e, odd))) {
         Some((e, odd)) => Err(LayerError::NoFolder { path: e.path.clone(), parent: odd.into() }),
         None => Ok(()),
     }

@@ -126,7 +126,9 @@ impl<'a> RootFs<'a> {
     /// Where a lazy mount shows something else than an ordinary unpack.
     pub(super) fn lazy_traps(&self, lazy: impl Fn(usize) -> bool, mut say: impl FnMut(usize, &str, String)) {
         for (path, at) in self.merged.iter().filter(|(_, at)| lazy(at.layer)) {
-            if let Some(odd) = self.merged.odd_parent(path) {
+            // Landmarks and TOCs are not in the merged root.
+            let ours = || parents(path).find(|p| landmark::is_ours(p));
+            if let Some(odd) = self.merged.odd_parent(path).or_else(ours) {
                 say(
                     at.layer,
                     path,
