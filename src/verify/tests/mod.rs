@@ -1,6 +1,7 @@
 //! Converts images in memory and verifies the result; damages it and expects to be told.
 
 mod chunked;
+mod conformance;
 mod corpus;
 mod damage;
 mod differences;
