@@ -1,11 +1,11 @@
 //! The spool: a nameless temporary file of finished members, and a blob put together from them in its final order.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::group::{self, Part};
 use super::ingest::Content;
@@ -19,19 +19,25 @@ use crate::store::ReadAt;
 pub(super) struct Spool {
     file: File,
     end: AtomicU64,
+    given_away: AtomicBool,
 }
 
 impl Spool {
     pub(super) fn create(dir: &Path) -> Result<Self, LayerError> {
-        let file = tempfile::tempfile_in(dir).map_err(|source| LayerError::Io {
+        // With the mode of a lasting file: that is what it may become.
+        let nameless = OpenOptions::new().read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir);
+        let file = nameless.or_else(|_| tempfile::tempfile_in(dir)).map_err(|source| LayerError::Io {
             doing: format!("creating a temporary file in {}", dir.display()),
             source,
         })?;
-        Ok(Self { file, end: AtomicU64::new(0) })
+        Ok(Self { file, end: AtomicU64::new(0), given_away: AtomicBool::new(false) })
     }
 
     /// Appends bytes and gives their place.
     pub(super) fn append(&self, bytes: &[u8]) -> io::Result<u64> {
+        if self.given_away.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the temporary file became a blob"));
+        }
         let at = self.end.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.file.write_all_at(bytes, at)?;
         Ok(at)
@@ -80,6 +86,14 @@ impl Members for Blob {
 impl ReadAt for Blob {
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn give_away(&self) -> Option<&File> {
+        let alone = self.pieces == [(0, 0)] && self.spool.end.load(Ordering::Relaxed) == self.size;
+        if alone {
+            self.spool.given_away.store(true, Ordering::Relaxed);
+        }
+        alone.then_some(&self.spool.file)
     }
 
     fn read_exact_at(&self, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {

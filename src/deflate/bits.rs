@@ -29,8 +29,21 @@ impl<'a> Bits<'a> {
             Some(word) => u64::from_le_bytes(*word),
             None => self.last(),
         };
-        self.held |= next << self.count;
-        self.at = self.at.wrapping_add(((63 - self.count) >> 3) as usize);
+        self.hold(next);
+    }
+
+    /// The same where [`Bits::is_low`] was said to be false: nothing here needs this reader in memory.
+    #[inline]
+    pub(super) fn refill_high(&mut self) {
+        let next = *self.bytes[self.at..].first_chunk().expect("the end is not near");
+        self.hold(u64::from_le_bytes(next));
+    }
+
+    /// Takes as many bytes of a word as there is room for. What is held beyond `count` is what comes next, too.
+    #[inline]
+    fn hold(&mut self, next: u64) {
+        self.held |= next.wrapping_shl(self.count);
+        self.at = self.at.wrapping_add((63u32.wrapping_sub(self.count) >> 3) as usize);
         self.count |= 0x38;
     }
 
@@ -55,7 +68,7 @@ impl<'a> Bits<'a> {
     /// Reads over bits that were peeked at.
     #[inline]
     pub(super) fn skip(&mut self, count: u32) {
-        self.held >>= count;
+        self.held = self.held.wrapping_shr(count);
         self.count = self.count.wrapping_sub(count);
     }
 
@@ -83,8 +96,9 @@ pub(super) struct BitWriter {
 }
 
 impl BitWriter {
-    pub(super) fn with_capacity(bytes: usize) -> Self {
-        Self { out: Vec::with_capacity(bytes), held: 0, count: 0 }
+    /// Writes behind whole bytes.
+    pub(super) fn behind(out: Vec<u8>) -> Self {
+        Self { out, held: 0, count: 0 }
     }
 
     /// Writes the lowest bits of a value, at most 56; the others must be zero.
@@ -102,16 +116,27 @@ impl BitWriter {
 
     /// Writes the bits of a buffer between two positions.
     pub(super) fn copy(&mut self, bytes: &[u8], from: u64, to: u64) {
-        let mut bits = Bits::at(bytes, from);
         let mut left = to.saturating_sub(from);
-        while left >= 56 {
-            bits.refill();
-            self.put(bits.peek() & ((1 << 56) - 1), 56);
-            bits.skip(56);
-            left -= 56;
+        let mut words = bytes.get((from / 8) as usize..).unwrap_or_default();
+        let shift = (from % 8) as u32;
+        while left >= 64
+            && let Some(word) = words.first_chunk::<8>()
+        {
+            let next = u128::from(words.get(8).copied().unwrap_or(0)) << 64;
+            let word = ((u128::from(u64::from_le_bytes(*word)) | next) >> shift) as u64;
+            self.out.extend_from_slice(&(self.held | word << self.count).to_le_bytes());
+            self.held = word.checked_shr(64 - self.count).unwrap_or(0);
+            words = &words[8..];
+            left -= 64;
         }
-        bits.refill();
-        self.put(bits.peek() & ((1 << left) - 1), left as u32);
+        let mut bits = Bits::at(words, shift.into());
+        while left > 0 {
+            let count = left.min(56) as u32;
+            bits.refill();
+            self.put(bits.peek() & ((1 << count) - 1), count);
+            bits.skip(count);
+            left -= u64::from(count);
+        }
     }
 
     /// Fills the last byte with zeros and adds whole bytes.

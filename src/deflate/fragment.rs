@@ -174,13 +174,21 @@ impl Fragment {
         block.kind == Kind::Stored
     }
 
-    /// A whole deflate stream of the part, whose content is `raw`. `compress` makes one of the beginning that cannot be kept.
-    pub fn stream(&self, raw: &[u8], compress: impl FnOnce(&[u8]) -> Vec<u8>) -> Result<Vec<u8>, &'static str> {
+    /// A whole deflate stream of the part, whose content is `raw`, behind what `out` holds. `compress` makes one of the beginning
+    /// that cannot be kept.
+    pub fn stream(
+        &self,
+        raw: &[u8],
+        mut out: Vec<u8>,
+        compress: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Result<Vec<u8>, &'static str> {
         if raw.len() as u64 != self.size {
             return Err("another part's content");
         }
         let mut codes = Codes::default();
-        let mut stream = Stream { out: BitWriter::with_capacity(self.bytes.len() + (16 << 10)), raw };
+        // Enough but for a beginning that cannot be compressed.
+        out.reserve(self.bytes.len() + WINDOW as usize);
+        let mut stream = Stream { out: BitWriter::behind(out), raw };
         let mut blocks = self.blocks.iter();
         let mut at = self.from;
         // Where the first block goes on, when it is not kept whole.

@@ -12,7 +12,7 @@ use super::{Block, Fragment, Kind, LONGEST, WINDOW, header};
 /// Bytes that one read asks of the input.
 const READ: usize = 256 << 10;
 /// Bytes of content held: the window and what was not yet read.
-const OUT: usize = 512 << 10;
+const OUT: usize = 128 << 10;
 /// More than the header of a block has: 3 bits, 14, 19 times 3, and 316 times 14.
 const BLOCK_HEADER: usize = 1024;
 /// Most bytes of a gzip header: nobody writes names or comments of a megabyte.
@@ -376,6 +376,7 @@ fn copy(out: &mut [u8], at: usize, distance: usize, length: usize) {
 
 /// Decompresses codes into `out` from `at` on, until the block ends, `out` is nearly full or the input's last bytes are reached.
 /// Matches reach back to `first` at most. Gives where it stands and whether the block ended.
+#[inline(never)]
 fn codes(
     bits: &mut Bits<'_>,
     codes: &Codes,
@@ -390,7 +391,7 @@ fn codes(
         if at >= full || b.is_low() {
             break false;
         }
-        b.refill();
+        b.refill_high();
         let mut code = codes.litlen(b.peek());
         if code.is_literal() {
             // Three of 15 bits each at most, of the 56 that there are.
@@ -432,7 +433,7 @@ fn codes(
         }
         let length = code.value(b.peek()) as usize;
         b.skip(code.bits());
-        b.refill();
+        b.refill_high();
         let mut code = codes.dist(b.peek());
         if code.is_odd() {
             b.skip(code.bits());

@@ -120,7 +120,7 @@ fn a_stream_made_of_a_fragment_holds_its_part() {
             assert!(part == raw[cut[0]..cut[1]], "{name}: {cut:?}");
             let Some(fragment) = reader.fragment() else { continue };
             let mut anew = 0;
-            let stream = fragment.stream(&part, |head| {
+            let stream = fragment.stream(&part, Vec::new(), |head| {
                 anew = head.len();
                 raw_deflate(head)
             });
@@ -146,7 +146,7 @@ fn a_member_that_is_a_part_keeps_its_bits() {
         reader.hold(part.len() as u64);
         reader.read_exact(&mut read).expect("content");
         let fragment = reader.fragment().expect("a member");
-        let stream = fragment.stream(part, |_| panic!("nothing reaches in front of it")).expect("a stream");
+        let stream = fragment.stream(part, Vec::new(), |_| panic!("nothing reaches in front of it")).expect("a stream");
         assert!(stream == member[10..member.len() - 8]);
     }
 }
@@ -161,7 +161,7 @@ fn a_match_across_the_end_is_cut() {
         let mut part = vec![0; end];
         reader.hold(end as u64);
         reader.read_exact(&mut part).expect("content");
-        let stream = reader.fragment().expect("kept").stream(&part, raw_deflate).expect("a stream");
+        let stream = reader.fragment().expect("kept").stream(&part, Vec::new(), raw_deflate).expect("a stream");
         assert!(inflate(&stream) == part, "{end}");
     }
 }
@@ -258,7 +258,7 @@ fn fragments_of_arbitrary_streams_panic_nowhere() {
                 }
                 let Some(fragment) = reader.fragment() else { continue };
                 // The decoder went through these blocks: what it made of them is what a stream of them holds.
-                let stream = fragment.stream(&part, raw_deflate).expect("blocks that were read");
+                let stream = fragment.stream(&part, Vec::new(), raw_deflate).expect("blocks that were read");
                 assert!(inflate(&stream) == part);
                 fragment.sample(4000).expect("blocks that were read");
                 fragments += 1;

@@ -37,44 +37,48 @@ impl Level {
 }
 
 /// Makes members; costly to create, so each thread keeps one.
-pub struct Encoder(Compressor);
+pub struct Encoder {
+    compressor: Compressor,
+    out: Vec<u8>,
+}
 
 impl Encoder {
     /// An encoder of one level.
     pub fn new(level: Level) -> Self {
         let level = CompressionLvl::new(level.0).unwrap_or_default();
-        Self(Compressor::new(level))
+        Self { compressor: Compressor::new(level), out: Vec::new() }
     }
 
-    /// A whole deflate stream behind `front` bytes left free.
-    fn deflate(&mut self, raw: &[u8], front: usize) -> Vec<u8> {
-        let mut out = vec![0; front + self.0.deflate_compress_bound(raw.len())];
-        let n =
-            self.0.deflate_compress(raw, &mut out[front..]).expect("the buffer has the size that libdeflate asked for");
-        out.truncate(front + n);
-        out
+    /// A whole deflate stream.
+    fn deflate(&mut self, raw: &[u8]) -> &[u8] {
+        let bound = self.compressor.deflate_compress_bound(raw.len());
+        // Never made smaller: it would be filled with zeros again.
+        if self.out.len() < bound {
+            self.out.resize(bound, 0);
+        }
+        let n = self.compressor.deflate_compress(raw, &mut self.out);
+        &self.out[..n.expect("the buffer has the size that libdeflate asked for")]
     }
 
     /// Bytes that a buffer would take without the member's frame.
     pub fn size(&mut self, raw: &[u8]) -> usize {
-        self.deflate(raw, 0).len()
+        self.deflate(raw).len()
     }
 
     /// The member of a payload that a source had compressed already: what cannot be kept of that is compressed anew.
     pub fn kept(&mut self, raw: &[u8], source: &Fragment) -> Result<Vec<u8>, String> {
-        let stream = source.stream(raw, |head| self.deflate(head, 0));
-        let stream = stream.map_err(|e| format!("the source's blocks could not be kept ({e})"))?;
-        let mut out = Vec::with_capacity(HEADER.len() + stream.len() + 8);
-        out.extend_from_slice(&HEADER);
-        out.extend_from_slice(&stream);
-        Ok(framed(out, raw))
+        let member = source.stream(raw, HEADER.to_vec(), |head| self.deflate(head).to_vec());
+        let member = member.map_err(|e| format!("the source's blocks could not be kept ({e})"))?;
+        Ok(framed(member, raw))
     }
 
     /// Compresses a buffer of less than 4 GiB into one member.
     pub fn member(&mut self, raw: &[u8]) -> Vec<u8> {
-        let mut out = self.deflate(raw, HEADER.len());
-        out[..HEADER.len()].copy_from_slice(&HEADER);
-        framed(out, raw)
+        let stream = self.deflate(raw);
+        let mut member = Vec::with_capacity(HEADER.len() + stream.len() + 8);
+        member.extend_from_slice(&HEADER);
+        member.extend_from_slice(stream);
+        framed(member, raw)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::{Error, ReadAt};
@@ -72,6 +72,12 @@ impl Unnamed {
             Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::PermissionDenied) => Err(e),
             _ => temporary(dir).map(Self::Temporary),
         }
+    }
+
+    /// A file without a name that is on the file system of a folder.
+    pub(super) fn of(file: &File, dir: &Path) -> Option<Self> {
+        let there = file.metadata().ok()?.dev() == fs::metadata(dir).ok()?.dev();
+        (there && fs::symlink_metadata(proc_path(file)).is_ok()).then(|| file.try_clone().ok().map(Self::Nameless))?
     }
 
     pub(super) fn file(&self) -> &File {

@@ -188,9 +188,16 @@ impl Blobs for Layout {
         if size_there.is_ok_and(|s| s == blob.size) {
             return Ok(());
         }
+        let what = format!("blob {} for {}", blob.digest, self.name);
+        if let Some(new) = content.give_away().and_then(|file| Unnamed::of(file, &self.blobs())) {
+            copy(content, blob, io::sink(), &path, &what)?;
+            if new.publish(&path).is_ok() {
+                return Ok(());
+            }
+        }
         let new =
             Unnamed::create(&self.blobs()).map_err(|e| failed(e, "creating a file in", &self.blobs(), blob.size))?;
-        copy(content, blob, new.file(), &path, &format!("blob {} for {}", blob.digest, self.name))?;
+        copy(content, blob, new.file(), &path, &what)?;
         new.publish(&path).map_err(|e| failed(e, "writing", &path, blob.size))
     }
 }
@@ -522,5 +529,56 @@ mod tests {
         fs::write(layout.blob_path(&digest), [b" ", &bytes[1..]].concat()).expect("written");
         let error = layout.image("linux/amd64").expect_err("altered");
         assert!(matches!(error, Error::Corrupt { .. }), "{error:?}");
+    }
+
+    /// A file that may be kept.
+    struct Given(File);
+
+    impl ReadAt for Given {
+        fn size(&self) -> u64 {
+            self.0.metadata().expect("a file").len()
+        }
+
+        fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+            std::os::unix::fs::FileExt::read_exact_at(&self.0, buf, offset)
+        }
+
+        fn give_away(&self) -> Option<&File> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_name_on_the_same_file_system_becomes_the_blob() {
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+        let folder = Folder::new();
+        let layout = folder.open(None);
+        let given = |dir: &Path| {
+            let mut open = fs::OpenOptions::new();
+            let file = open.read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir).expect("a file");
+            (&file).write_all(b"content").expect("written");
+            Given(file)
+        };
+        let blob = Descriptor::new(names::LAYER_TAR, Digest::of(b"content"), 7);
+        let other = Descriptor::new(names::LAYER_TAR, Digest::of(b"another"), 7);
+        let error = layout.put(&other, &given(folder.0.path())).expect_err("not what it should be");
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(!layout.has(&other.digest).expect("asked"));
+
+        let file = given(folder.0.path());
+        layout.put(&blob, &file).expect("put");
+        let there = fs::metadata(layout.blob_path(&blob.digest)).expect("the blob");
+        assert_eq!(there.ino(), file.0.metadata().expect("a file").ino(), "not a copy");
+        assert_eq!(there.nlink(), 1);
+
+        // A file that had a name and lost it cannot get another one, nor can one of another file system: they are copied.
+        for dir in [folder.0.path(), Path::new("/dev/shm")] {
+            fs::remove_file(layout.blob_path(&blob.digest)).expect("removed");
+            let mut lost = tempfile::NamedTempFile::new_in(dir).expect("a file");
+            lost.write_all(b"content").expect("written");
+            let lost = lost.into_file();
+            layout.put(&blob, &Given(lost)).expect("put");
+            assert_eq!(fs::read(layout.blob_path(&blob.digest)).expect("the blob"), b"content");
+        }
     }
 }

@@ -30,6 +30,11 @@ pub trait ReadAt: Send + Sync {
     fn size(&self) -> u64;
     /// Fills `buf` from `offset`; an error if fewer bytes are there.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// The file without a name that holds these bytes and nothing else, to be kept: a store on the same file system gives it a
+    /// name where it would copy it.
+    fn give_away(&self) -> Option<&File> {
+        None
+    }
 }
 
 /// A blob that is still being made.
