@@ -385,67 +385,84 @@ fn codes(
     first: usize,
 ) -> Result<(usize, bool), &'static str> {
     let full = out.len() - LONGEST - 2 * STEP;
+    if at >= full || bits.is_low() {
+        return Ok((at, false));
+    }
     // On a copy: what lives behind a reference is written back after every code.
     let mut b = bits.clone();
+    b.refill_high();
+    // Looked up as soon as its bits are there, before what came in front of it is done.
+    let mut code = codes.litlen(b.peek());
     let ended = loop {
-        if at >= full || b.is_low() {
-            break false;
-        }
-        b.refill_high();
-        let mut code = codes.litlen(b.peek());
+        let mut held = b.peek();
+        b.skip(code.bits());
         if code.is_literal() {
             // Three of 15 bits each at most, of the 56 that there are.
             let to = out[at..].first_chunk_mut::<3>().expect("it is not full");
-            b.skip(code.bits());
             to[0] = code.literal();
             at += 1;
             code = codes.litlen(b.peek());
+            held = b.peek();
+            b.skip(code.bits());
             if code.is_literal() {
-                b.skip(code.bits());
                 to[1] = code.literal();
                 at += 1;
                 code = codes.litlen(b.peek());
+                held = b.peek();
+                b.skip(code.bits());
                 if code.is_literal() {
-                    b.skip(code.bits());
                     to[2] = code.literal();
                     at += 1;
+                    b.refill_high();
+                    code = codes.litlen(b.peek());
+                    if at >= full || b.is_low() {
+                        break false;
+                    }
                     continue;
                 }
             }
         }
+        let mut literal = false;
         if code.is_odd() {
             if code.is_end() {
-                b.skip(code.bits());
                 break true;
             }
+            held = b.peek();
+            code = codes.litlen_long(code, held)?;
             b.skip(code.bits());
-            code = codes.litlen_long(code, b.peek())?;
             if code.is_end() {
-                b.skip(code.bits());
                 break true;
             }
-            if code.is_literal() {
-                b.skip(code.bits());
-                out[at] = code.literal();
-                at += 1;
-                continue;
+            literal = code.is_literal();
+        }
+        if literal {
+            out[at] = code.literal();
+            at += 1;
+            b.refill_high();
+            code = codes.litlen(b.peek());
+        } else {
+            let length = code.value(held) as usize;
+            b.refill_high();
+            held = b.peek();
+            let mut far = codes.dist(held);
+            b.skip(far.bits());
+            if far.is_odd() {
+                held = b.peek();
+                far = codes.dist_long(far, held)?;
+                b.skip(far.bits());
             }
+            let distance = far.value(held) as usize;
+            if distance > at - first {
+                return Err("a match that reaches in front of the data");
+            }
+            b.refill_high();
+            code = codes.litlen(b.peek());
+            copy(out, at, distance, length);
+            at += length;
         }
-        let length = code.value(b.peek()) as usize;
-        b.skip(code.bits());
-        b.refill_high();
-        let mut code = codes.dist(b.peek());
-        if code.is_odd() {
-            b.skip(code.bits());
-            code = codes.dist_long(code, b.peek())?;
+        if at >= full || b.is_low() {
+            break false;
         }
-        let distance = code.value(b.peek()) as usize;
-        b.skip(code.bits());
-        if distance > at - first {
-            return Err("a match that reaches in front of the data");
-        }
-        copy(out, at, distance, length);
-        at += length;
     };
     *bits = b;
     Ok((at, ended))

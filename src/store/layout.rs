@@ -554,7 +554,7 @@ mod tests {
         let folder = Folder::new();
         let layout = folder.open(None);
         let given = |dir: &Path| {
-            let mut open = fs::OpenOptions::new();
+            let mut open = OpenOptions::new();
             let file = open.read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir).expect("a file");
             (&file).write_all(b"content").expect("written");
             Given(file)
