@@ -77,8 +77,8 @@ pub(super) fn run(
                 committer.entry(entry)?;
             }
             Item::Chunk(answer) => {
-                let (member, _permit) = answer.recv().map_err(|_| LayerError::Stopped)?;
-                committer.chunk(member)?;
+                let (member, permit) = answer.recv().map_err(|_| LayerError::Stopped)?;
+                permit.recycle(committer.chunk(member)?);
             }
             Item::Digest(digest) => committer.digest = Some(digest),
         }
@@ -127,7 +127,8 @@ impl Committer<'_> {
         Ok(())
     }
 
-    fn chunk(&mut self, member: Result<Member, String>) -> Result<(), LayerError> {
+    /// Gives back the payload's buffer.
+    fn chunk(&mut self, member: Result<Member, String>) -> Result<Vec<u8>, LayerError> {
         let chunks = self.chunks.last_mut().ok_or(LayerError::Stopped)?;
         let member = member.map_err(|why| {
             let path = self.open.as_ref().map(|e| e.path.clone()).unwrap_or_default();
@@ -148,7 +149,7 @@ impl Committer<'_> {
             place,
         };
         self.chunks.last_mut().ok_or(LayerError::Stopped)?.push(info);
-        Ok(())
+        Ok(member.into_raw())
     }
 
     /// Ends the last entry.

@@ -21,8 +21,6 @@ use crate::progress::{Progress, chain};
 use crate::store::Images;
 use crate::tar::{self, Kind};
 
-/// A chunk's buffer begins with at most this size and grows as bytes arrive.
-const READ: usize = 1 << 18;
 /// Entries and chunks that a reader may be ahead of its committer; their payloads are bounded by the pool.
 const QUEUED: usize = 1024;
 
@@ -261,17 +259,17 @@ fn entries(
                 }
                 let permit = pool.permit(cut.size);
                 archive.get_mut().get_mut().hold(cut.size);
-                // Grown as bytes arrive: the header's word alone must not reserve a whole chunk.
-                let mut raw = Vec::with_capacity(usize::try_from(cut.size).unwrap_or(READ).min(READ));
-                let got = (&mut archive).take(cut.size).read_to_end(&mut raw);
+                // A chunk is of a size that options allow, whatever the header says.
+                let mut raw = permit.buffer(usize::try_from(cut.size).unwrap_or(usize::MAX));
                 let short = |source| LayerError::Io { doing: format!("reading {:?}", entry.path), source };
-                if got.map_err(short)? as u64 != cut.size {
-                    return Err(short(io::ErrorKind::UnexpectedEof.into()));
-                }
+                archive.read_exact(&mut raw).map_err(short)?;
                 if let Some(h) = &mut whole {
                     h.update(&raw);
                 }
-                let Some(level) = level(cut.hot) else { continue };
+                let Some(level) = level(cut.hot) else {
+                    permit.recycle(raw);
+                    continue;
+                };
                 let adaptive = options.adaptive && level == options.level;
                 let source = if adaptive { archive.get_mut().get_mut().fragment(&raw)? } else { None };
                 let (reply, answer) = crossbeam_channel::bounded(1);

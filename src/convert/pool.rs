@@ -74,12 +74,41 @@ type Job = Box<dyn FnOnce(&mut Tools) + Send>;
 struct Budget {
     used: Mutex<u64>,
     freed: Condvar,
+    /// Buffers of payloads that came to their end. The kernel fills new ones with zeros, page by page.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
+
+/// Buffers that are kept.
+const SPARE: usize = 8;
+/// Smaller ones cost nothing.
+const LARGE: usize = 128 << 10;
 
 /// A part of the budget, given back when it is dropped.
 pub(super) struct Permit {
     budget: Arc<Budget>,
     bytes: u64,
+}
+
+impl Permit {
+    /// A buffer of so many bytes, whatever they are.
+    pub(super) fn buffer(&self, size: usize) -> Vec<u8> {
+        let mut spare = self.budget.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |buffer: &Vec<u8>| size >= LARGE && buffer.capacity() >= size && buffer.capacity() / 4 <= size;
+        // The nearest in length: what it lacks is filled with zeros.
+        let nearest = (0..spare.len()).filter(|&i| fits(&spare[i])).min_by_key(|&i| spare[i].len().abs_diff(size));
+        let Some(mut buffer) = nearest.map(|i| spare.swap_remove(i)) else { return vec![0; size] };
+        drop(spare);
+        buffer.resize(size, 0);
+        buffer
+    }
+
+    /// Ends with the buffer of a payload that nobody needs any more.
+    pub(super) fn recycle(self, buffer: Vec<u8>) {
+        let mut spare = self.budget.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffer.len() >= LARGE && spare.len() < SPARE {
+            spare.push(buffer);
+        }
+    }
 }
 
 impl Drop for Permit {

@@ -89,6 +89,11 @@ impl Member {
     pub fn raw(&self) -> &[u8] {
         &self.raw
     }
+
+    /// The payload alone.
+    pub fn into_raw(self) -> Vec<u8> {
+        self.raw
+    }
 }
 
 /// What was written.
