@@ -118,6 +118,11 @@ fn run(target: &str, body: fn(&[u8])) {
 }
 
 #[test]
+fn gzip() {
+    run("gzip", targets::gzip);
+}
+
+#[test]
 fn tar() {
     run("tar", targets::tar);
 }

@@ -2,8 +2,9 @@
 //!
 //! Errors are fine, panics are not; and what was read is held against what must be true of it.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
+use esgz::deflate::Gunzip;
 use esgz::estargz::gzip::{Encoder, Level};
 use esgz::estargz::{Layer, footer, toc};
 use esgz::image::{Config, Descriptor, Image, Manifest};
@@ -51,6 +52,59 @@ fn entries(bytes: &[u8]) -> Vec<Entry> {
     }
     assert_eq!(skipped, out.len(), "skipping a payload leads to where reading it leads");
     out
+}
+
+/// Content of a stream that is not decompressed further.
+const MOST_CONTENT: usize = 1 << 18;
+
+/// Takes the bytes for gzip members, and for the deflate stream of one, which is held against flate2.
+pub fn gzip(bytes: &[u8]) {
+    let _ = gunzip(bytes);
+    let mut content = Vec::with_capacity(MOST_CONTENT);
+    let mut inflate = flate2::Decompress::new(false);
+    let status = inflate.decompress_vec(bytes, &mut content, flate2::FlushDecompress::Finish);
+    if matches!(status, Ok(flate2::Status::StreamEnd)) {
+        let stream = &bytes[..usize::try_from(inflate.total_in()).expect("a part of a buffer")];
+        let mut sum = flate2::Crc::new();
+        sum.update(&content);
+        let trailer = [sum.sum().to_le_bytes(), sum.amount().to_le_bytes()].concat();
+        let member = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff], stream, &trailer].concat();
+        assert_eq!(gunzip(&member), Some(content), "what flate2 decompresses");
+    }
+}
+
+/// The content of gzip members, read in parts of many sizes; what can be kept of each is made a stream of its own.
+fn gunzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut reader = Gunzip::new(bytes);
+    let mut content = Vec::new();
+    for n in 1.. {
+        let mut part = vec![0; n * n * 97 % 40_000 + 1];
+        reader.hold(part.len() as u64);
+        let mut filled = 0;
+        while filled < part.len() {
+            match reader.read(&mut part[filled..]).ok()? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        part.truncate(filled);
+        if let Some(fragment) = reader.fragment() {
+            let stream = fragment.stream(&part, Vec::new(), |head| {
+                let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(head).and_then(|()| encoder.finish()).expect("memory")
+            });
+            let stream = stream.expect("blocks that were read");
+            let mut again = Vec::new();
+            flate2::bufread::DeflateDecoder::new(&stream[..]).read_to_end(&mut again).expect("a whole stream");
+            assert!(again == part, "a stream of kept blocks holds their content");
+            fragment.sample(1000).expect("blocks that were read");
+        }
+        content.extend_from_slice(&part);
+        if part.is_empty() || content.len() > 4 * MOST_CONTENT {
+            break;
+        }
+    }
+    Some(content)
 }
 
 /// Takes the bytes for a TOC's member, and for the JSON in one. Its blob has one payload, `esgz`, at byte 0 and at byte 27.

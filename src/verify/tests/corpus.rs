@@ -58,6 +58,26 @@ fn tocs() -> Files {
     ]
 }
 
+fn gzips() -> Files {
+    let member = |raw: &[u8], level| gzip::Encoder::new(level).member(raw);
+    // Without the frame of the member.
+    let stream = |raw: &[u8], level| {
+        let member = member(raw, level);
+        member[10..member.len() - 8].to_vec()
+    };
+    let noise = [bytes(9000, 1), bytes(9000, 2), bytes(9000, 1), vec![7; 9000]].concat();
+    let text = b"a short text, a short text";
+    vec![
+        ("coded", stream(&noise, Level::DEFAULT)),
+        ("stored", stream(&noise[..300], Level::STORED)),
+        ("fixed", stream(text, Level::DEFAULT)),
+        ("run", stream(&[0; 150_000], Level::DEFAULT)),
+        ("member", member(&noise, Level::BEST)),
+        ("members", [member(text, Level::FAST), member(b"", Level::FAST), member(&noise[..500], Level::FAST)].concat()),
+        ("truncated", member(&noise, Level::DEFAULT)[..5000].to_vec()),
+    ]
+}
+
 fn footers() -> Files {
     let small = foreign(&[Item::file(".no.prefetch.landmark", b"\x0f"), Item::file("a", bytes(50, 1))]);
     let mut moved = small.clone();
@@ -133,8 +153,14 @@ fn profiles() -> Files {
 #[ignore = "writes testdata/fuzz"]
 fn write_the_fuzz_corpus() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/fuzz");
-    let targets =
-        [("tar", tars()), ("toc", tocs()), ("footer", footers()), ("manifest", manifests()), ("profile", profiles())];
+    let targets = [
+        ("gzip", gzips()),
+        ("tar", tars()),
+        ("toc", tocs()),
+        ("footer", footers()),
+        ("manifest", manifests()),
+        ("profile", profiles()),
+    ];
     for (target, files) in targets {
         std::fs::create_dir_all(root.join(target)).expect("a folder");
         for (name, bytes) in files {
