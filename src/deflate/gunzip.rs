@@ -15,8 +15,8 @@ const READ: usize = 256 << 10;
 const OUT: usize = 128 << 10;
 /// More than the header of a block has: 3 bits, 14, 19 times 3, and 316 times 14.
 const BLOCK_HEADER: usize = 1024;
-/// Most bytes of a gzip header: nobody writes names or comments of a megabyte.
-const MEMBER_HEADER: usize = 1 << 20;
+/// Most bytes of a gzip header: an extra field has at most 64 KiB, a name or comment hardly any.
+const MEMBER_HEADER: usize = 128 << 10;
 /// Compressed bytes that are kept for blocks that nobody may ask for; legitimate blocks have less.
 const KEPT: usize = 2 << 20;
 
@@ -190,7 +190,7 @@ impl<R: Read> Gunzip<R> {
             match gzip_header(rest)? {
                 Some(length) => break length,
                 None if self.eof => return Err(io::ErrorKind::UnexpectedEof.into()),
-                None if rest.len() > MEMBER_HEADER => return Err(invalid("a header of more than a megabyte")),
+                None if rest.len() > MEMBER_HEADER => return Err(invalid("a header of more than 128 KiB")),
                 None => wanted = rest.len() + 1,
             }
         };
