@@ -108,13 +108,15 @@ impl<R: Read> Reader<R> {
         let mut raw = Vec::new();
         let mut records = pax::Records::default();
         let (mut long_name, mut long_link) = (None, None);
+        // A global header that says nothing of an entry may be the last thing, as `git archive` has it for an empty tree.
+        let mut awaits_entry = false;
         loop {
             let Some(block) = self.block()? else {
                 self.ended = true;
-                return if raw.is_empty() {
-                    Ok(None)
-                } else {
+                return if awaits_entry {
                     Err(self.error("the archive ends after an extension header"))
+                } else {
+                    Ok(None)
                 };
             };
             // Behind an extension's data, too, an error is where its header is.
@@ -126,6 +128,7 @@ impl<R: Read> Reader<R> {
                 .and_then(|n| u64::try_from(n).ok())
                 .ok_or_else(|| error("the size is not a number".into()))?;
             raw.extend_from_slice(&block);
+            awaits_entry |= block[156] != b'g';
             match block[156] {
                 b'x' | b'X' => {
                     let data = self.extension(size, &mut raw)?;

@@ -550,6 +550,11 @@ fn a_global_header_that_only_comments_is_carried() {
         let with_its_entry = [&global[..], &header(&a)].concat();
         assert_eq!(tar.windows(with_its_entry.len()).filter(|w| *w == with_its_entry).count(), 1, "{layout}");
     }
+    // Nothing has to follow it.
+    let (a, alone) = (Item::file("a", "a"), [&global[..], &END].concat());
+    for tar in [alone.clone(), [retyped(&a, b'0'), alone].concat()] {
+        converted(&Memory::of(&[tar]), Layout::Plain, &[]);
+    }
 }
 
 #[test]
