@@ -77,17 +77,11 @@ pub fn gzip(bytes: &[u8]) {
 fn gunzip(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut reader = Gunzip::new(bytes);
     let mut content = Vec::new();
-    for n in 1.. {
-        let mut part = vec![0; n * n * 97 % 40_000 + 1];
-        reader.hold(part.len() as u64);
-        let mut filled = 0;
-        while filled < part.len() {
-            match reader.read(&mut part[filled..]).ok()? {
-                0 => break,
-                read => filled += read,
-            }
-        }
-        part.truncate(filled);
+    for n in 1u64.. {
+        let mut part = Vec::new();
+        let size = n * n * 97 % 40_000 + 1;
+        reader.hold(size);
+        reader.by_ref().take(size).read_to_end(&mut part).ok()?;
         if let Some(fragment) = reader.fragment() {
             let stream = fragment.stream(&part, Vec::new(), |head| {
                 let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::fast());

@@ -62,10 +62,10 @@ pub(super) struct Args {
     /// zstd:chunked 1 to 12, or auto: 3
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = effort)]
     level: Effort,
-    /// Compress fast: level 1
+    /// Compress everything anew, fast: level 1
     #[arg(long, conflicts_with_all = ["level", "best"])]
     fast: bool,
-    /// Compress well: level 10, a seventh of the default's speed
+    /// Compress everything anew, well: level 10, a seventh of level 6's speed
     #[arg(long, conflicts_with = "level")]
     best: bool,
     /// How files are cut into chunks: uniform, or fitted to what the profile says is read of the large files that stay lazy

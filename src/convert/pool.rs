@@ -270,6 +270,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_buffer_is_used_again_where_it_is_large_and_fits() {
+        let again = |first: usize, second: usize| {
+            Pool::with(NonZeroUsize::MIN, 1 << 20, Format::Estargz, |pool| {
+                let permit = pool.permit(1);
+                let buffer = permit.buffer(first);
+                assert_eq!(buffer.len(), first);
+                let place = buffer.as_ptr();
+                permit.recycle(buffer);
+                let buffer = pool.permit(1).buffer(second);
+                assert_eq!(buffer.len(), second);
+                buffer.as_ptr() == place
+            })
+        };
+        assert!(again(2 * LARGE, LARGE));
+        assert!(!again(2 * LARGE, 3 * LARGE), "too small");
+        assert!(!again(100 * LARGE, LARGE), "far too large");
+    }
+
+    #[test]
     fn payloads_that_hardly_compress_get_no_effort() {
         let mut tools = Tools { format: Format::Estargz, encoders: Vec::new(), decoder: Decoder::default() };
         let mut x = 1_u64;

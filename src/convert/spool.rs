@@ -1,8 +1,8 @@
 //! The spool: a nameless temporary file of finished members, and a blob put together from them in its final order.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use super::pool::{Pool, ReadBack};
 use super::{LayerError, Options};
 use crate::estargz::{Members, Summary, Writer};
 use crate::plan::{LayerIndex, Order};
-use crate::store::ReadAt;
+use crate::store::{ReadAt, nameless};
 
 /// Members of one layer, appended by any thread.
 pub(super) struct Spool {
@@ -25,8 +25,7 @@ pub(super) struct Spool {
 impl Spool {
     pub(super) fn create(dir: &Path) -> Result<Self, LayerError> {
         // With the mode of a lasting file: that is what it may become.
-        let nameless = OpenOptions::new().read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir);
-        let file = nameless.or_else(|_| tempfile::tempfile_in(dir)).map_err(|source| LayerError::Io {
+        let file = nameless(dir).or_else(|_| tempfile::tempfile_in(dir)).map_err(|source| LayerError::Io {
             doing: format!("creating a temporary file in {}", dir.display()),
             source,
         })?;

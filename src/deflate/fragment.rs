@@ -48,6 +48,13 @@ impl Stream<'_> {
         }
     }
 
+    /// Codes of a block between two bits, behind the block's own header.
+    fn coded(&mut self, bytes: &[u8], block: &Block, from: u64, to: u64, last: bool) {
+        self.out.put(last.into(), 1);
+        self.out.copy(bytes, block.at + 1, block.body);
+        self.out.copy(bytes, from, to);
+    }
+
     /// At most the longest match, in codes that need no header.
     fn rest(&mut self, from: u64, cut: Option<u32>) {
         let raw = &self.raw[from as usize..];
@@ -198,10 +205,8 @@ impl Fragment {
             at = place.out;
             within = Some(place.bit);
         }
-        let at_once = at.min(self.size);
-        if at_once > 0 {
-            let head = compress(&raw[..at_once as usize]);
-            append(&mut stream.out, &head, at_once == self.size)?;
+        if at > 0 {
+            append(&mut stream.out, &compress(&raw[..at as usize]))?;
         }
         while at < self.size {
             let block = blocks.next().ok_or("blocks are missing")?;
@@ -219,18 +224,14 @@ impl Fragment {
             }
             let from = begun.unwrap_or(block.body);
             if let Some((bit, out)) = block.end.filter(|_| end <= self.size) {
-                stream.out.put(last.into(), 1);
-                stream.out.copy(&self.bytes, block.at + 1, block.body);
-                stream.out.copy(&self.bytes, from, bit);
+                stream.coded(&self.bytes, block, from, bit, last);
                 at = out;
                 continue;
             }
             let (place, cut) = self.walk(block, &mut codes, self.size, false)?;
             let whole = place.out == self.size;
             if place.out > at {
-                stream.out.put(whole.into(), 1);
-                stream.out.copy(&self.bytes, block.at + 1, block.body);
-                stream.out.copy(&self.bytes, from, place.bit);
+                stream.coded(&self.bytes, block, from, place.bit, whole);
                 stream.out.put(codes.end.0, codes.end.1);
                 at = place.out;
             }
@@ -274,8 +275,8 @@ impl Fragment {
     }
 }
 
-/// Adds the blocks of a whole stream.
-pub(super) fn append(out: &mut BitWriter, stream: &[u8], last: bool) -> Result<(), &'static str> {
+/// Adds the blocks of a whole stream, which more follow.
+pub(super) fn append(out: &mut BitWriter, stream: &[u8]) -> Result<(), &'static str> {
     let mut codes = Codes::default();
     let mut bits = Bits::at(stream, 0);
     loop {
@@ -287,7 +288,7 @@ pub(super) fn append(out: &mut BitWriter, stream: &[u8], last: bool) -> Result<(
                 let length =
                     stream.get(start..).and_then(|rest| rest.first_chunk()).ok_or("a stream without its end")?;
                 let end = start + 4 + usize::from(u16::from_le_bytes(*length));
-                out.put(u64::from(is_last && last), 3);
+                out.put(0, 3);
                 out.bytes(stream.get(start..end).ok_or("a stream without its end")?);
                 end as u64 * 8
             }
@@ -297,7 +298,7 @@ pub(super) fn append(out: &mut BitWriter, stream: &[u8], last: bool) -> Result<(
                         return Err("a stream without its end");
                     }
                 }
-                out.put(u64::from(is_last && last), 1);
+                out.put(0, 1);
                 out.copy(stream, at + 1, bits.position());
                 bits.position()
             }

@@ -174,7 +174,7 @@ fn every_match_has_its_code() {
         for distance in [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 192, 193, 255, 256, 257, 4096, 4097, 24_577, 32_767, 32_768]
         {
             let mut out = BitWriter::default();
-            append(&mut out, &start, false).expect("a stream");
+            append(&mut out, &start).expect("a stream");
             out.put(0b011, 3);
             fragment::fixed_match(&mut out, length, distance);
             out.put(0, 7);

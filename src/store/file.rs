@@ -56,6 +56,11 @@ pub(super) fn temporary(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().prefix(".esgz-").permissions(mode).tempfile_in(dir)
 }
 
+/// A file without a name, with the mode of a lasting one; an error where the file system has none.
+pub fn nameless(dir: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir)
+}
+
 /// A file that gets its name when it is complete.
 pub(super) enum Unnamed {
     /// Without a name, where the file system can do that: nothing is left of it after a kill.
@@ -65,8 +70,7 @@ pub(super) enum Unnamed {
 
 impl Unnamed {
     pub(super) fn create(dir: &Path) -> io::Result<Self> {
-        let nameless = OpenOptions::new().read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir);
-        match nameless {
+        match nameless(dir) {
             // A name is given through /proc.
             Ok(file) if fs::symlink_metadata(proc_path(&file)).is_ok() => Ok(Self::Nameless(file)),
             Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::PermissionDenied) => Err(e),
@@ -74,10 +78,12 @@ impl Unnamed {
         }
     }
 
-    /// A file without a name that is on the file system of a folder.
+    /// A file without a name, if it is on the file system of a folder.
     pub(super) fn of(file: &File, dir: &Path) -> Option<Self> {
         let there = file.metadata().ok()?.dev() == fs::metadata(dir).ok()?.dev();
-        (there && fs::symlink_metadata(proc_path(file)).is_ok()).then(|| file.try_clone().ok().map(Self::Nameless))?
+        let file = file.try_clone().ok().filter(|_| there)?;
+        fs::symlink_metadata(proc_path(&file)).ok()?;
+        Some(Self::Nameless(file))
     }
 
     pub(super) fn file(&self) -> &File {

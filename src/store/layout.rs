@@ -550,12 +550,11 @@ mod tests {
 
     #[test]
     fn a_file_without_a_name_on_the_same_file_system_becomes_the_blob() {
-        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+        use std::os::unix::fs::MetadataExt;
         let folder = Folder::new();
         let layout = folder.open(None);
         let given = |dir: &Path| {
-            let mut open = OpenOptions::new();
-            let file = open.read(true).write(true).mode(0o644).custom_flags(libc::O_TMPFILE).open(dir).expect("a file");
+            let file = super::super::nameless(dir).expect("a file");
             (&file).write_all(b"content").expect("written");
             Given(file)
         };

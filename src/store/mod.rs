@@ -22,6 +22,7 @@ pub mod registry;
 mod select;
 mod verified;
 
+pub use file::nameless;
 pub use select::Document;
 
 /// Random access to bytes of a known length.
