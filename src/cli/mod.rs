@@ -17,7 +17,7 @@ mod convert;
 mod inspect;
 pub mod output;
 mod platform;
-pub mod profile;
+mod profile;
 mod verify;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling

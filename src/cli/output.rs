@@ -101,6 +101,19 @@ pub(super) fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes / 100_000 % 10)
 }
 
+/// `52,031`.
+pub(super) fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(c);
+    }
+    out
+}
+
 impl Progress for Tasks {
     fn start(&self, name: &str, total: u64) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -158,5 +171,15 @@ impl Progress for Tasks {
 
     fn warn(&self, message: &str) {
         self.out.say(format_args!("warning: {message}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped_by_thousands() {
+        assert_eq!([0, 999, 1000, 52_031, 1_000_000].map(grouped), ["0", "999", "1,000", "52,031", "1,000,000"]);
     }
 }

@@ -80,15 +80,18 @@ fn is_zero(n: &u64) -> bool {
 /// Which recorder ran and what it is known to add.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recorder {
-    /// `filemap` (exact) or `page-cache` (cache misses with their read-ahead).
+    /// `filemap`, `page-cache`, `fanotify`, `seccomp` or `residency`: docs/profile.md has each one's contract.
     pub name: String,
     /// esgz version.
     pub version: String,
     /// In words: what it over-reports, and why.
     pub inflation: String,
+    /// In words: what it cannot see.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub blind: String,
 }
 
-/// A named point in time.
+/// A named point in time, which begins the phase of that name. What is touched before the first one belongs to none.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
     /// Name, such as `ready` or `first-chat`.
@@ -150,6 +153,13 @@ pub struct File {
     pub ranges: Vec<Range>,
 }
 
+impl Profile {
+    /// The phase that a moment (ms since the start) belongs to, empty before the first.
+    pub fn phase_at(&self, at_ms: u64) -> &str {
+        self.header.phases.iter().rev().find(|p| p.at_ms <= at_ms).map_or("", |p| p.name.as_str())
+    }
+}
+
 impl File {
     /// Bytes in the touched ranges.
     pub fn touched_bytes(&self) -> u64 {
@@ -172,6 +182,12 @@ pub struct Write {
     pub mode: String,
     /// `new` or `changed` (a file of the image that was modified).
     pub change: String,
-    /// `bytecode`, `cache`, `log`, `temporary` or `other`.
+    /// What it is for, as far as its path and content tell: `bytecode`, `cache`, `log`, `temporary` or `other`.
     pub class: String,
+    /// Last modification, ms since the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
+    /// Name of the program that wrote it (`comm`), where the recorder can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<String>,
 }

@@ -130,6 +130,7 @@ pub fn run(options: &Options, progress: &dyn Progress, written: &mut dyn FnMut(&
                 name: tracer.name.into(),
                 version: env!("CARGO_PKG_VERSION").into(),
                 inflation: tracer.inflation().into(),
+                blind: String::new(),
             },
             started_at: format!("{started_at:.3}"),
             until: if complete { until } else { format!("incomplete: no {until}") },

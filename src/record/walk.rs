@@ -120,6 +120,8 @@ pub(super) fn diff(before: &Snapshot, after: &Snapshot) -> Vec<Write> {
             mode: format!("{:04o}", now.mode & 0o7777),
             change: change.into(),
             class: class(&now.path).into(),
+            at_ms: None,
+            writer: None,
         })
     });
     changed.collect()

@@ -1,12 +1,12 @@
-//! `esgz profile`: record what a command really reads. Passes on the command's own exit code; its own failures are 125, not executable
-//! 126, not found 127.
+//! `esgz profile run`: record what a command really reads. Passes on the command's own exit code; its own failures are 125, not
+//! executable 126, not found 127.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::Failure;
-use super::output::{Output, megabytes};
+use super::super::Failure;
+use super::super::output::{Output, grouped, megabytes};
 use crate::profile::Profile;
 use crate::record::{self, Options, Until, Which};
 
@@ -15,7 +15,8 @@ use crate::record::{self, Options, Until, Which};
 /// Runs COMMAND as a child and watches its process tree through the kernel's page-cache tracepoints: byte ranges, mapped
 /// files included. Needs root; in Kubernetes a privileged pod whose root is the image.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+#[group(id = "run-args")]
+pub(super) struct Args {
     /// Profile to write
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
@@ -82,7 +83,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// Runs it.
-pub fn run(args: Args, out: &Output) -> Result<u8, Failure> {
+pub(super) fn run(args: Args, out: &Output) -> Result<u8, Failure> {
     let until = match (args.until_http, args.until_chat, args.period) {
         (None, None, None) => Until::Exit,
         (None, None, Some(period)) => Until::Period(period),
@@ -148,28 +149,5 @@ fn say(profile: &Profile, out: &Output) {
     }
     if header.host.get("root_filesystem").is_some_and(|kind| kind != "overlay") && !profile.writes.is_empty() {
         out.say("note: the root is not a container's overlay, so the writes may be those of other programs");
-    }
-}
-
-/// `52,031`.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::new();
-    for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(c);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        assert_eq!([0, 999, 1000, 52_031, 1_000_000].map(grouped), ["0", "999", "1,000", "52,031", "1,000,000"]);
     }
 }
