@@ -70,6 +70,26 @@ pub struct Header {
     /// Events of files that could not be mapped to a path, by device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unmapped: BTreeMap<String, u64>,
+    /// What the recorder has to say about this run: what it left out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// The archive of what start-up wrote, if it was captured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<Captured>,
+}
+
+/// An archive of what start-up wrote.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Captured {
+    /// Of the archive.
+    pub digest: Digest,
+    /// Files and links in it.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Files that were left out, by class.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_out: BTreeMap<String, u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -182,7 +202,8 @@ pub struct Write {
     pub mode: String,
     /// `new` or `changed` (a file of the image that was modified).
     pub change: String,
-    /// What it is for, as far as its path and content tell: `bytecode`, `cache`, `log`, `temporary` or `other`.
+    /// What it is for, as far as its path tells: `bytecode`, `compile-cache`, `model-metadata`, `weights`, `cache`, `log`, `secret`,
+    /// `injected`, `temporary` or `other`.
     pub class: String,
     /// Last modification, ms since the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@
 use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -32,8 +32,9 @@ fn candidates(name: &OsString) -> Vec<CString> {
 }
 
 impl Gated {
-    /// Forks. Call it before any thread is started. With `root` the command is confined there.
-    pub(super) fn start(command: &[OsString], root: Option<&Path>) -> io::Result<Self> {
+    /// Forks. Call it before any thread is started. With `root` the command is confined there; `streams` become its stdout and
+    /// stderr.
+    pub(super) fn start(command: &[OsString], root: Option<&Path>, streams: [Option<RawFd>; 2]) -> io::Result<Self> {
         let name = command.first().ok_or_else(|| io::Error::other("no command"))?;
         let programs = candidates(name);
         let args = command.iter().map(|a| CString::new(a.as_bytes())).collect::<Result<Vec<_>, _>>()?;
@@ -49,7 +50,7 @@ impl Gated {
             }
             ForkResult::Child => {
                 drop((gate, report));
-                let errno = in_child(root.as_ref(), &programs, &argv, &gate_child);
+                let errno = in_child(root.as_ref(), &programs, &argv, &gate_child, streams);
                 // SAFETY: a write to an open descriptor and the end of this process.
                 unsafe {
                     libc::write(report_child.as_raw_fd(), errno.to_ne_bytes().as_ptr().cast(), 4);
@@ -72,12 +73,26 @@ impl Gated {
 }
 
 /// All that happens between fork and exec; gives the error number that ended it.
-fn in_child(root: Option<&CString>, programs: &[CString], argv: &[*const libc::c_char], gate: &OwnedFd) -> i32 {
+fn in_child(
+    root: Option<&CString>,
+    programs: &[CString],
+    argv: &[*const libc::c_char],
+    gate: &OwnedFd,
+    streams: [Option<RawFd>; 2],
+) -> i32 {
     let _own_group = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     // Rust ignores SIGPIPE and we have blocked what we forward: the command must inherit neither.
     let _reset = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     // SAFETY: setting a default disposition is always allowed.
     unsafe { libc::signal(Signal::SIGPIPE as i32, libc::SIG_DFL) };
+    for (fd, of) in (1..).zip(streams) {
+        if let Some(of) = of {
+            // SAFETY: both are plain numbers; a descriptor that is not open is an error that is looked at.
+            if unsafe { libc::dup2(of, fd) } < 0 {
+                return nix::errno::Errno::last_raw();
+            }
+        }
+    }
     if let Some(root) = root
         && let Err(e) = chroot(root.as_c_str()).and_then(|()| chdir(c"/"))
     {

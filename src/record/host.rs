@@ -33,6 +33,22 @@ pub(super) fn facts() -> BTreeMap<String, String> {
     out
 }
 
+/// What compiled caches are bound to beside the GPU: versions of packages, by the folders that installers leave beside them.
+pub(super) fn versions<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
+    const PACKAGES: [&str; 6] = ["torch", "triton", "vllm", "flashinfer_python", "transformers", "nvidia_cuda_runtime"];
+    let mut out = BTreeMap::new();
+    for path in paths {
+        let Some(info) = path.strip_suffix(".dist-info/METADATA") else { continue };
+        let name = info.rsplit('/').next().unwrap_or(info);
+        if let Some((package, version)) = name.split_once('-')
+            && let Some(known) = PACKAGES.iter().find(|p| p.eq_ignore_ascii_case(package))
+        {
+            out.insert((*known).to_owned(), version.to_owned());
+        }
+    }
+    out
+}
+
 /// The version out of `NVRM version: NVIDIA UNIX ... Kernel Module  580.95.05  Tue Sep ...`.
 fn nvidia_version(text: &str) -> Option<String> {
     let is_version = |w: &&str| w.contains('.') && w.bytes().all(|b| b.is_ascii_digit() || b == b'.');
@@ -51,6 +67,16 @@ mod tests {
         ] {
             assert_eq!(nvidia_version(text).as_deref(), Some("535.183.01"));
         }
+    }
+
+    #[test]
+    fn versions_of_packages_are_read_from_their_folders() {
+        let paths = [
+            "/l/torch-2.10.0+cpu.dist-info/METADATA",
+            "/l/torchvision-0.1.dist-info/METADATA",
+            "/l/torch-2.10.0+cpu.dist-info/RECORD",
+        ];
+        assert_eq!(versions(paths.into_iter()), [("torch".to_owned(), "2.10.0+cpu".to_owned())].into());
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! How a profile is taken: the command runs as our child, the kernel's tracepoints of the page cache say which pages of which
-//! inodes its process tree asks for, and a walk of the file system before the start gives the inodes their paths. Hides
-//! perf events, overlay devices, process supervision and probing; gives out a [`Profile`](crate::profile::Profile).
+//! How a profile is taken: the command runs as our child (or is attached to), a recorder says which pages of which files its process
+//! tree asks for, and walks of the file system before and after give inodes their paths and tell what was written. Hides perf
+//! events, overlay devices, process supervision and probing; gives out a [`Profile`](crate::profile::Profile).
 //!
-//! Linux only, and as root: the page cache's tracepoints are the machine's, not a container's.
+//! Linux only.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,71 +10,62 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod assemble;
+mod attach;
+mod capture;
 mod child;
+mod class;
+mod conditions;
+mod control;
+mod engine;
 mod format;
 mod host;
 mod mounts;
 mod perf;
+mod phases;
+mod place;
 mod probe;
 mod redact;
 mod run;
+mod session;
 mod signals;
+mod streams;
 mod supervise;
 mod table;
+mod target;
 mod touch;
 mod tracefs;
 mod tracer;
 mod walk;
 
-pub use run::run;
-pub use tracer::Which;
+pub use attach::{Attach, attach};
+pub use conditions::Until;
+pub use control::stop;
+pub use engine::Which;
+pub use run::{Run, run};
 
 /// What to record, and until when.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The command and its arguments.
-    pub command: Vec<OsString>,
     /// The profile to write.
     pub output: PathBuf,
-    /// A folder that the command takes for `/`.
-    pub root: Option<PathBuf>,
+    /// An archive to write of the files that start-up writes.
+    pub capture: Option<PathBuf>,
     /// Image reference to note.
     pub image: Option<String>,
     /// What ends the recording.
     pub until: Until,
-    /// Give up when the condition has not come by then.
+    /// Give up when the conditions have not come by then.
     pub timeout: Duration,
     /// Which recorder.
     pub recorder: Which,
     /// Ring buffer for each CPU, in bytes.
     pub ring: usize,
-    /// Do not drop the page cache before the start (the filemap recorder only).
+    /// Do not drop the page cache before the start, where the recorder can do without.
     pub keep_cache: bool,
     /// Digest files of any size, not only those up to 64 MiB.
     pub digest_all: bool,
-    /// Leave the command running after the profile is written, and pass on its code.
-    pub keep_running: bool,
-    /// Write what there is when the condition did not come.
-    pub keep_partial: bool,
-}
-
-/// What ends the recording.
-#[derive(Debug, Clone, Default)]
-pub enum Until {
-    /// The command's end.
-    #[default]
-    Exit,
-    /// That much time.
-    Period(Duration),
-    /// Answers of the command, in this order.
-    Answers {
-        /// A page with any 2xx answer.
-        http: Option<String>,
-        /// A chat completion with at least one choice.
-        chat: Option<String>,
-        /// The model to ask; the first one served when absent.
-        model: Option<String>,
-    },
+    /// Write what there is when the conditions did not come.
+    pub keep_failed: bool,
 }
 
 /// Why there is no profile.
@@ -92,6 +83,35 @@ pub enum Error {
     /// The HTTP client that asks the command whether it is ready.
     #[error(transparent)]
     Http(crate::http::Error),
+    /// A process that cannot be recorded.
+    #[error("cannot record it: {why}")]
+    NotAttached {
+        /// The reason.
+        why: String,
+    },
+    /// No recording to stop.
+    #[error("no recording that writes {profile:?} answers")]
+    NoRecording {
+        /// The profile that it would write.
+        profile: PathBuf,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A recording that was asked to stop has written nothing.
+    #[error("{profile:?} was not written: {why}")]
+    Stopped {
+        /// The profile.
+        profile: PathBuf,
+        /// In the recording's words.
+        why: String,
+    },
+    /// This machine allows none of the recorders.
+    #[error("no recorder can be used here ({})", refusals.join("; "))]
+    NoRecorder {
+        /// Each one's reason.
+        refusals: Vec<String>,
+    },
     /// The tracing file system is out of reach.
     #[error("cannot open the kernel's tracing file system")]
     Tracefs(#[source] io::Error),
@@ -180,8 +200,15 @@ impl Error {
             Self::NoTracepoint { .. } => {
                 Some("--recorder page-cache works on older kernels; it reports read-ahead, too")
             }
+            Self::NotAttached { .. } => Some(
+                "run it as root where the process can be seen: on its node, or in an ephemeral container that targets its container",
+            ),
+            Self::NoRecording { .. } => Some(
+                "name the file that `esgz profile run -o` was given, as it is seen in this container; give the container's user the right to it",
+            ),
             Self::DropCaches(_) => Some("run as root where /proc/sys is writable: in Kubernetes a privileged pod"),
-            Self::Timeout { .. } => Some("--timeout waits longer, --keep-partial writes what there is"),
+            Self::Ended { .. } => Some("--keep-failed writes what there is"),
+            Self::Timeout { .. } => Some("--timeout waits longer, --keep-failed writes what there is"),
             _ => None,
         }
     }

@@ -3,7 +3,7 @@
 #![expect(unsafe_code, reason = "perf_event_open and its shared ring have no safe wrapper")]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,6 +37,7 @@ const FLAG_INHERIT: u64 = 1 << 1;
 const FLAG_WATERMARK: u64 = 1 << 14;
 const FLAG_USE_CLOCKID: u64 = 1 << 25;
 const OPEN_CLOEXEC: libc::c_ulong = 1 << 3;
+const PID_CGROUP: libc::c_ulong = 1 << 2;
 const IOC_SET_OUTPUT: libc::c_ulong = 0x2405;
 const RECORD_LOST: u32 = 2;
 const RECORD_SAMPLE: u32 = 9;
@@ -50,6 +51,17 @@ pub(super) enum Record<'a> {
     Sample(u64, &'a [u8]),
     /// The kernel dropped that many records here.
     Lost(u64),
+}
+
+/// Whose events a ring takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Watch<'a> {
+    /// Those of the calling thread.
+    Myself,
+    /// Those of these threads and of all that they will start.
+    Threads(&'a [i32]),
+    /// Those of every process in the control group whose folder this is.
+    Cgroup(BorrowedFd<'a>),
 }
 
 /// The ring of one CPU.
@@ -79,10 +91,27 @@ pub(super) fn now() -> u64 {
 }
 
 impl Ring {
-    /// Watches the tracepoints `ids` of process `pid` (0: the calling thread) on one CPU; with `inherit` also of all the
-    /// threads and processes it will start. Records flow at once. `bytes` is rounded up to a power of two of pages.
-    pub(super) fn open(pid: i32, cpu: u32, ids: &[u64], inherit: bool, bytes: usize) -> io::Result<Self> {
-        let events = ids.iter().map(|&id| open(pid, cpu, id, inherit)).collect::<io::Result<Vec<_>>>()?;
+    /// Watches the tracepoints `ids` on one CPU. Records flow at once. `bytes` is rounded up to a power of two of pages.
+    pub(super) fn open(watch: Watch<'_>, cpu: u32, ids: &[u64], bytes: usize) -> io::Result<Self> {
+        let each = |pid, flags, inherit| move |&id: &u64| open(pid, cpu, id, flags, inherit);
+        let events = match watch {
+            Watch::Myself => ids.iter().map(each(0, 0, false)).collect::<io::Result<Vec<_>>>()?,
+            Watch::Cgroup(dir) => {
+                ids.iter().map(each(dir.as_raw_fd(), PID_CGROUP, false)).collect::<io::Result<_>>()?
+            }
+            Watch::Threads(all) => {
+                let mut events = Vec::new();
+                for &tid in all {
+                    match ids.iter().map(each(tid, 0, true)).collect::<io::Result<Vec<_>>>() {
+                        Ok(more) => events.extend(more),
+                        // Ended since it was listed.
+                        Err(e) if e.raw_os_error() == Some(libc::ESRCH) && all.len() > 1 => {}
+                        Err(e) => return Err(e),
+                    }
+                }
+                events
+            }
+        };
         let first = events.first().ok_or_else(|| io::Error::other("no event to open"))?;
         let page = page_size();
         let size = bytes.div_ceil(page).next_power_of_two() * page;
@@ -175,7 +204,7 @@ impl Drop for Ring {
     }
 }
 
-fn open(pid: i32, cpu: u32, id: u64, inherit: bool) -> io::Result<OwnedFd> {
+fn open(pid: i32, cpu: u32, id: u64, flags: libc::c_ulong, inherit: bool) -> io::Result<OwnedFd> {
     let attr = Attr {
         kind: TYPE_TRACEPOINT,
         size: u32::try_from(size_of::<Attr>()).unwrap_or(0),
@@ -188,7 +217,7 @@ fn open(pid: i32, cpu: u32, id: u64, inherit: bool) -> io::Result<OwnedFd> {
         ..Attr::default()
     };
     // SAFETY: `attr` is laid out as the kernel's structure of the size it states and outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, cpu, -1, OPEN_CLOEXEC) };
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, pid, cpu, -1, OPEN_CLOEXEC | flags) };
     let fd = libc::c_int::try_from(Errno::result(fd)?).map_err(io::Error::other)?;
     // SAFETY: a descriptor the kernel has just given to us.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })

@@ -4,6 +4,7 @@ use std::sync::mpsc::Sender;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::conditions::{Condition, Mark};
 use crate::http::{Client, address, openai};
 
 /// Where to ask: a plain HTTP URL of this machine. The command runs here, and what it answers is told to nobody else.
@@ -28,21 +29,10 @@ impl Url {
 /// What is asked for.
 #[derive(Debug, Clone)]
 pub(super) enum Ask {
-    /// Any 2xx answer.
-    Page(Url),
-    /// A chat completion with at least one choice, from the named model or the first one served.
+    /// An answer with that status, or with any 2xx.
+    Page(Url, Option<u16>),
+    /// A chat completion that has text, from the named model or the first one served.
     Chat(Url, Option<String>),
-}
-
-/// A condition that was met.
-#[derive(Debug)]
-pub(super) struct Met {
-    /// Phase name.
-    pub phase: &'static str,
-    /// When.
-    pub at: Instant,
-    /// Whether it was the last one.
-    pub last: bool,
 }
 
 const EVERY: Duration = Duration::from_millis(100);
@@ -50,22 +40,23 @@ const EVERY: Duration = Duration::from_millis(100);
 const PAGE: Duration = Duration::from_secs(10);
 const CHAT: Duration = Duration::from_mins(10);
 
-/// Asks in the background, one question after the other, until each is answered. Ends with the process.
-pub(super) fn ask(questions: Vec<Ask>, met: Sender<Met>) -> Result<(), crate::http::Error> {
-    let client = Client::new()?;
-    thread::spawn(move || {
-        let mut ready = false;
-        let count = questions.len();
-        for (i, question) in questions.into_iter().enumerate() {
-            let last = i + 1 == count;
-            let tell = |phase, last| {
-                let _nobody_listens_any_more = met.send(Met { phase, at: Instant::now(), last });
+/// Asks in the background, each question until it is answered. Ends with the process.
+pub(super) fn ask(questions: Vec<Ask>, marks: &Sender<Mark>) -> Result<(), crate::http::Error> {
+    for question in questions {
+        let (client, marks) = (Client::new()?, marks.clone());
+        thread::spawn(move || {
+            let tell = |mark| {
+                let _nobody_listens_any_more = marks.send(mark);
             };
+            let phase = |name| tell(Mark::Phase(name, Instant::now()));
             match question {
-                Ask::Page(url) => {
-                    until(|| openai::answers(&client, &url.0, PAGE));
-                    tell(if ready { "page" } else { "ready" }, last);
-                    ready = true;
+                Ask::Page(url, status) => {
+                    until(|| match status {
+                        None => openai::answers(&client, &url.0, PAGE),
+                        Some(status) => openai::status(&client, &url.0, PAGE) == Some(status),
+                    });
+                    phase("ready");
+                    tell(Mark::Met(Condition::Http, Instant::now()));
                 }
                 Ask::Chat(url, model) => {
                     let mut name = String::new();
@@ -76,16 +67,14 @@ pub(super) fn ask(questions: Vec<Ask>, met: Sender<Met>) -> Result<(), crate::ht
                         }
                         Err(_) => false,
                     });
-                    if !ready {
-                        tell("ready", false);
-                    }
-                    until(|| openai::chat(&client, &url.0, &name, CHAT).is_ok());
-                    tell("first-chat", last);
-                    ready = true;
+                    phase("ready");
+                    until(|| openai::stream(&client, &url.0, &name, CHAT, &mut || phase("first-token")).is_ok());
+                    phase("first-chat");
+                    tell(Mark::Met(Condition::Chat, Instant::now()));
                 }
             }
-        }
-    });
+        });
+    }
     Ok(())
 }
 

@@ -100,6 +100,16 @@ fn tokens(word: &str) -> String {
     out
 }
 
+/// Whether a known token stands anywhere in a text. Longer ones only than in a command line: a text may be anything.
+pub(super) fn has_token(text: &str) -> bool {
+    /// The shortest of the real ones has 20 characters.
+    const REAL: usize = 20;
+    let in_token = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    // `eyJ` begins any base64 of JSON.
+    text.split(|c| !in_token(c))
+        .any(|run| run.len() >= REAL && PREFIXES.iter().any(|p| *p != "eyJ" && run.starts_with(p)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

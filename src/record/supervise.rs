@@ -69,6 +69,11 @@ impl Command {
         self.ended
     }
 
+    /// How it ended, once it has.
+    pub(super) fn ended(&self) -> Option<Ended> {
+        self.ended
+    }
+
     fn tell(&self, signal: Signal) {
         let _gone = kill(Pid::from_raw(-self.pid.as_raw()), signal);
     }
@@ -122,13 +127,18 @@ impl Drop for Command {
 
 /// Our children, zombies included.
 fn children() -> Vec<Pid> {
-    let me = std::process::id();
-    let parent_of = |stat: &str| stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok();
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
-    all.filter_map(|p| {
-        let pid = p.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(p.path().join("stat")).ok()?;
-        (parent_of(&stat) == Some(me)).then(|| Pid::from_raw(pid))
-    })
-    .collect()
+    let me = i32::try_from(std::process::id()).ok();
+    processes().filter(|pid| parent_of(*pid) == me).map(Pid::from_raw).collect()
+}
+
+/// All processes that can be seen.
+pub(super) fn processes() -> impl Iterator<Item = i32> {
+    fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|d| d.file_name().to_str()?.parse().ok())
+}
+
+/// Who started a process, or has taken it over.
+pub(super) fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before it may hold anything, brackets and spaces included.
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }

@@ -12,6 +12,7 @@ use nix::sys::stat::{major, minor};
 
 use super::Error;
 use super::mounts::{Mounts, device, device_name};
+use super::perf::Watch;
 use super::touch::Log;
 use super::tracer::Tracer;
 use super::walk::{Entry, Limits, Snapshot, below};
@@ -138,7 +139,7 @@ impl Table {
 
 /// Reads the first page of a few files of one device and looks which device and inode the events carry.
 fn calibrate(root: &Path, entries: &[&Entry], tracer: &mut Tracer) -> Result<Option<Real>, Error> {
-    let (mut rings, _) = tracer.open(0, 64 << 10)?;
+    let (mut rings, _) = tracer.open(Watch::Myself, 64 << 10)?;
     // More than two pages first: they also tell whether this kernel counts one page too many.
     let (large, small): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().filter(|e| e.size > 0).partition(|e| e.size > 2 << 16);

@@ -8,23 +8,12 @@ use std::time::Duration;
 
 use super::Error;
 use super::format::{Field, Format};
-use super::perf::{Record, Ring};
+use super::perf::{Record, Ring, Watch};
 use super::touch::{CACHED, Log, MMAP, READ, Touch};
 use super::tracefs::Tracefs;
 
-/// What the user asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Which {
-    /// `filemap` where the kernel has it, else `page-cache`.
-    #[default]
-    Auto,
-    /// `mm_filemap_get_pages`, `_fault` and `_map_pages`: what is asked for, cached or not (kernel 6.12 or so).
-    Filemap,
-    /// `mm_filemap_add_to_page_cache`: what comes into an emptied page cache.
-    PageCache,
-}
-
 /// A recorder that this kernel has.
+#[derive(Clone)]
 pub(super) struct Tracer {
     /// `filemap` or `page-cache`.
     pub name: &'static str,
@@ -58,42 +47,22 @@ const SMALL_RING: usize = 1 << 20;
 const PAGE_CACHE: &str = "filemap/mm_filemap_add_to_page_cache";
 
 impl Tracer {
-    /// Finds the tracepoints.
-    pub(super) fn find(which: Which) -> Result<Self, Error> {
+    /// Finds the exact tracepoints.
+    pub(super) fn filemap() -> Result<Self, Error> {
         let tracefs = Tracefs::open()?;
-        if which != Which::PageCache {
-            let found = FILEMAP
-                .iter()
-                .map(|(e, kinds)| Ok(tracefs.event(e)?.map(|f| (*e, f, *kinds))))
-                .collect::<Result<Vec<_>, Error>>()?;
-            if let Some(all) = found.into_iter().collect::<Option<Vec<_>>>() {
-                let layouts =
-                    all.into_iter().map(|(e, f, kinds)| Layout::new(e, &f, kinds)).collect::<Result<_, _>>()?;
-                return Ok(Self { name: "filemap", layouts, off_by_one: false });
-            }
-            if which == Which::Filemap {
-                return Err(Error::NoTracepoint { event: FILEMAP[0].0 });
-            }
-        }
-        let format = tracefs.event(PAGE_CACHE)?.ok_or(Error::NoTracepoint { event: PAGE_CACHE })?;
-        let layouts = vec![Layout::new(PAGE_CACHE, &format, CACHED)?];
+        let layouts = FILEMAP.iter().map(|(event, kinds)| Layout::find(&tracefs, event, *kinds));
+        Ok(Self { name: "filemap", layouts: layouts.collect::<Result<_, _>>()?, off_by_one: false })
+    }
+
+    /// Finds the tracepoint of cache misses.
+    pub(super) fn page_cache() -> Result<Self, Error> {
+        let layouts = vec![Layout::find(&Tracefs::open()?, PAGE_CACHE, CACHED)?];
         Ok(Self { name: "page-cache", layouts, off_by_one: false })
     }
 
     /// Whether only cache misses are seen.
     pub(super) fn misses_only(&self) -> bool {
         self.name == "page-cache"
-    }
-
-    /// What this recorder is known to add or to leave out.
-    pub(super) fn inflation(&self) -> &'static str {
-        if self.misses_only() {
-            "cache misses with the kernel's read-ahead, after the page cache was dropped: measured 1.0 to 2.6 times the bytes really \
-             touched; pages that were still in the cache (mapped by other processes) and files on tmpfs are missing; O_DIRECT is not seen"
-        } else {
-            "read(2) exact to the page; faults through mappings with the kernel's fault-around of up to 64 KiB (mm_filemap_map_pages), \
-             so sparsely touched libraries are over-reported by up to 15 pages a touch; files on tmpfs and O_DIRECT are not seen"
-        }
     }
 
     /// The touch that a raw event reports.
@@ -118,15 +87,15 @@ impl Tracer {
         })
     }
 
-    /// Opens one ring for each CPU: on `pid` with all it will start, or (0) on the calling thread. `bytes` is the wish for
-    /// each ring; it is halved until the kernel grants it. Gives the granted size, too.
-    pub(super) fn open(&self, pid: i32, bytes: usize) -> Result<(Vec<Ring>, usize), Error> {
+    /// Opens one ring for each CPU. `bytes` is the wish for each ring; it is halved until the kernel grants it. Gives the
+    /// granted size, too.
+    pub(super) fn open(&self, watch: Watch<'_>, bytes: usize) -> Result<(Vec<Ring>, usize), Error> {
         let ids: Vec<u64> = self.layouts.iter().map(|l| l.id).collect();
         let cpus = cpus()?;
         // A node of many CPUs shares out what it has; rings are locked memory.
         let mut bytes = bytes.min((RINGS / cpus.len().max(1)).max(SMALL_RING));
         loop {
-            match cpus.iter().map(|&cpu| Ring::open(pid, cpu, &ids, pid != 0, bytes)).collect::<io::Result<Vec<_>>>() {
+            match cpus.iter().map(|&cpu| Ring::open(watch, cpu, &ids, bytes)).collect::<io::Result<Vec<_>>>() {
                 Ok(rings) => return Ok((rings, bytes)),
                 // EPERM: above the locked memory we may have; ENOMEM: above what there is. Other refusals do not depend on the size.
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EPERM | libc::ENOMEM)) && bytes > 64 << 10 => {
@@ -155,6 +124,11 @@ impl Tracer {
 }
 
 impl Layout {
+    fn find(tracefs: &Tracefs, event: &'static str, kinds: u8) -> Result<Self, Error> {
+        let format = tracefs.event(event)?.ok_or(Error::NoTracepoint { event })?;
+        Self::new(event, &format, kinds)
+    }
+
     fn new(event: &str, format: &Format, kinds: u8) -> Result<Self, Error> {
         let field = |name| format.field(name).map_err(|why| Error::Format { event: event.to_owned(), why });
         Ok(Self {

@@ -1,14 +1,12 @@
-//! What is on a file system: the regular files below a root with what `lstat` says of them, before and after the run, and
-//! what differs. Reads directories and inodes only, never a file.
+//! What is on a file system: the regular files and symbolic links below a root with what `lstat` says of them, before and
+//! after the run, and what differs. Reads directories and inodes only, never a file.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::profile::Write;
-
-/// A regular file.
+/// A regular file or a symbolic link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     /// Path inside the root.
@@ -23,13 +21,31 @@ pub(super) struct Entry {
     pub mode: u32,
     /// Modification and change time in seconds and nanoseconds.
     pub times: [i64; 4],
+    /// Owner and group.
+    pub owner: [u32; 2],
+}
+
+impl Entry {
+    /// Whether it is a symbolic link.
+    pub(super) fn is_link(&self) -> bool {
+        self.mode & libc::S_IFMT == libc::S_IFLNK
+    }
+
+    /// Nanoseconds since the epoch at which it was last written, or for a link made.
+    pub(super) fn written_at(&self) -> i128 {
+        let [seconds, nanos, changed, changed_nanos] = self.times.map(i128::from);
+        // A file that was unpacked has an old time; the change of the inode is what happened here.
+        (seconds * 1_000_000_000 + nanos).max(changed * 1_000_000_000 + changed_nanos)
+    }
 }
 
 /// The files below a root at one time, by path.
 #[derive(Debug, Default)]
 pub(super) struct Snapshot {
-    /// Sorted by path.
+    /// Regular files, sorted by path.
     pub entries: Vec<Entry>,
+    /// Symbolic links, sorted by path.
+    pub links: Vec<Entry>,
     /// Names that are not UTF-8 and so cannot be in a profile, and directories that could not be read.
     pub skipped: u64,
 }
@@ -77,21 +93,25 @@ impl Snapshot {
             }
         }
         found.entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+        found.links.sort_unstable_by(|a, b| a.path.cmp(&b.path));
         found
     }
 
     fn add(&mut self, path: String, meta: &fs::Metadata) {
-        if meta.is_file() {
-            let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()];
-            self.entries.push(Entry {
-                path,
-                dev: meta.dev(),
-                ino: meta.ino(),
-                size: meta.len(),
-                mode: meta.mode(),
-                times,
-            });
-        }
+        let list = match meta.file_type() {
+            t if t.is_file() => &mut self.entries,
+            t if t.is_symlink() => &mut self.links,
+            _ => return,
+        };
+        list.push(Entry {
+            path,
+            dev: meta.dev(),
+            ino: meta.ino(),
+            size: meta.len(),
+            mode: meta.mode(),
+            times: [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()],
+            owner: [meta.uid(), meta.gid()],
+        });
     }
 
     /// The file of that path.
@@ -105,45 +125,41 @@ pub(super) fn below(root: &Path, inside: &str) -> PathBuf {
     root.join(inside.trim_start_matches('/'))
 }
 
-/// What is new or changed in `after`, by path.
-pub(super) fn diff(before: &Snapshot, after: &Snapshot) -> Vec<Write> {
-    let old: HashMap<&str, &Entry> = before.entries.iter().map(|e| (e.path.as_str(), e)).collect();
-    let changed = after.entries.iter().filter_map(|now| {
-        let change = match old.get(now.path.as_str()) {
-            None => "new",
-            Some(was) if *was != now => "changed",
-            Some(_) => return None,
-        };
-        Some(Write {
-            path: now.path.clone(),
-            size: now.size,
-            mode: format!("{:04o}", now.mode & 0o7777),
-            change: change.into(),
-            class: class(&now.path).into(),
-            at_ms: None,
-            writer: None,
-        })
-    });
-    changed.collect()
+/// The files that are new or changed in `after`, by path.
+pub(super) fn diff<'a>(before: &Snapshot, after: &'a Snapshot) -> Vec<(&'a Entry, Change)> {
+    changes(&before.entries, &after.entries)
 }
 
-/// What a written file is for, as far as its path tells.
-fn class(path: &str) -> &'static str {
-    let has = |parts: &[&str]| parts.iter().any(|p| path.contains(p));
-    let extension = Path::new(path).extension().and_then(|e| e.to_str()).unwrap_or_default();
-    if extension == "pyc" || has(&["/__pycache__/"]) {
-        "bytecode"
-    } else if extension == "log" || path.starts_with("/var/log/") {
-        "log"
-    } else if has(&["/.cache/", "/cache/", "_cache/", "/.triton/", "/torchinductor_", "/.nv/", "/.config/"]) {
-        "cache"
-    } else if ["/tmp/", "/var/tmp/", "/run/", "/var/run/"].iter().any(|d| path.starts_with(d))
-        || matches!(extension, "tmp" | "lock" | "pid")
-    {
-        "temporary"
-    } else {
-        "other"
+/// The symbolic links that are new or lead elsewhere in `after`, by path.
+pub(super) fn new_links<'a>(before: &Snapshot, after: &'a Snapshot) -> Vec<&'a Entry> {
+    changes(&before.links, &after.links).into_iter().map(|(e, _)| e).collect()
+}
+
+/// How a file differs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    New,
+    Changed,
+}
+
+impl Change {
+    /// As the profile has it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Changed => "changed",
+        }
     }
+}
+
+fn changes<'a>(before: &[Entry], after: &'a [Entry]) -> Vec<(&'a Entry, Change)> {
+    let old: HashMap<&str, &Entry> = before.iter().map(|e| (e.path.as_str(), e)).collect();
+    let differs = |now: &'a Entry| match old.get(now.path.as_str()) {
+        None => Some((now, Change::New)),
+        Some(was) if *was != now => Some((now, Change::Changed)),
+        Some(_) => None,
+    };
+    after.iter().filter_map(differs).collect()
 }
 
 #[cfg(test)]
@@ -170,38 +186,20 @@ mod tests {
 
     #[test]
     fn new_and_changed_files_are_told_apart_and_deleted_ones_are_not_writes() {
-        let entry =
-            |path: &str, size| Entry { path: path.into(), dev: 1, ino: 1, size, mode: 0o10_0644, times: [0; 4] };
-        let before = Snapshot { entries: vec![entry("/a", 1), entry("/gone", 1), entry("/same", 1)], skipped: 0 };
-        let touched = Entry { times: [0, 0, 0, 1], ..entry("/same2", 1) };
-        let after = Snapshot {
-            entries: vec![entry("/a", 2), entry("/n/__pycache__/x.cpython-312.pyc", 3), entry("/same", 1), touched],
-            skipped: 0,
+        let entry = |path: &str, size| Entry {
+            path: path.into(),
+            dev: 1,
+            ino: 1,
+            size,
+            mode: 0o10_0644,
+            times: [0; 4],
+            owner: [0; 2],
         };
-        let writes: Vec<_> =
-            diff(&before, &after).into_iter().map(|w| (w.path, w.size, w.mode, w.change, w.class)).collect();
-        let w = |p: &str, s, c: &str, k: &str| (p.to_owned(), s, "0644".to_owned(), c.to_owned(), k.to_owned());
-        assert_eq!(
-            writes,
-            [
-                w("/a", 2, "changed", "other"),
-                w("/n/__pycache__/x.cpython-312.pyc", 3, "new", "bytecode"),
-                w("/same2", 1, "new", "other")
-            ]
-        );
-    }
-
-    #[test]
-    fn written_files_are_classed_by_path() {
-        for (path, want) in [
-            ("/usr/lib/a.pyc", "bytecode"),
-            ("/root/.cache/vllm/x", "cache"),
-            ("/tmp/torchinductor_root/a.so", "cache"),
-            ("/tmp/x", "temporary"),
-            ("/var/log/a", "log"),
-            ("/opt/x", "other"),
-        ] {
-            assert_eq!(class(path), want, "{path}");
-        }
+        let of = |entries: Vec<Entry>| Snapshot { entries, ..Snapshot::default() };
+        let before = of(vec![entry("/a", 1), entry("/gone", 1), entry("/same", 1), entry("/touched", 1)]);
+        let touched = Entry { times: [0, 0, 0, 1], ..entry("/touched", 1) };
+        let after = of(vec![entry("/a", 2), entry("/new", 3), entry("/same", 1), touched]);
+        let found: Vec<_> = diff(&before, &after).into_iter().map(|(e, c)| (e.path.as_str(), c)).collect();
+        assert_eq!(found, [("/a", Change::Changed), ("/new", Change::New), ("/touched", Change::Changed)]);
     }
 }

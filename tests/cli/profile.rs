@@ -193,7 +193,7 @@ fn a_condition_that_does_not_come_is_an_error_without_a_profile() {
     assert!(begun.elapsed() < Duration::from_secs(30), "the command was ended");
     assert!(!rig.profile_path().exists());
 
-    let out = rig.run(&[&until[..], &["--timeout", "1", "--keep-partial"]].concat(), &["sleep", "60"]);
+    let out = rig.run(&[&until[..], &["--timeout", "1", "--keep-failed"]].concat(), &["sleep", "60"]);
     assert_eq!(out.status.code(), Some(125));
     let p = read(&fs::read(rig.profile_path()).expect("a partial profile")).expect("valid");
     assert!(p.header.until.starts_with("incomplete"), "{}", p.header.until);
@@ -270,13 +270,166 @@ fn a_chat_answer_ends_the_recording_and_the_server() {
     ];
     let p = rig.record(&options, &["python3", "-B", "-c", SERVER, &port, "--api-key", "very-secret"]);
     let phases: Vec<_> = p.header.phases.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(phases, ["ready", "first-chat"]);
+    assert_eq!(phases, ["start", "ready", "first-token", "first-chat"]);
     assert!(
-        p.header.phases[0].at_ms >= 300 && p.header.phases[0].at_ms <= p.header.phases[1].at_ms,
+        p.header.phases[1].at_ms >= 300 && p.header.phases[1].at_ms <= p.header.phases[3].at_ms,
         "{:?}",
         p.header.phases
     );
     assert_eq!(file(&p, "/data/big").ranges[0].0, 0, "read while answering");
     assert!(!fs::read_to_string(rig.profile_path()).expect("profile").contains("very-secret"));
     assert!(std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err(), "the server was ended");
+}
+
+/// Says something on both streams, then goes on.
+const TALK: &str = "echo out; echo 'INFO Starting to load model m...' >&2; sleep 0.1; dd if=/data/big of=/dev/null bs=4096 count=1 2>/dev/null; \
+                    sleep 0.1; echo up: 1 >&2; sleep 0.2; dd if=/data/big of=/dev/null bs=4096 skip=100 count=1 2>/dev/null; echo late; \
+                    sleep 60";
+
+#[test]
+fn a_log_line_ends_it_what_is_said_passes_through_and_a_grace_goes_on() {
+    if !is_root() || !has_filemap() {
+        return;
+    }
+    let rig = Rig::overlay(false);
+    for (grace, late) in [("0", false), ("1", true)] {
+        let out =
+            rig.run(&["--until-log", "^up: \\d+$", "--grace", grace, "--recorder", "filemap"], &["sh", "-c", TALK]);
+        assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+        // What it says while the profile is put together passes through, too.
+        assert!(matches!(out.stdout.as_slice(), b"out\nlate\n" | b"out\n"), "{}", String::from_utf8_lossy(&out.stdout));
+        assert!(String::from_utf8_lossy(&out.stderr).starts_with("INFO Starting to load model m...\nup: 1\n"));
+        let p = read(&fs::read(rig.profile_path()).expect("a profile")).expect("valid");
+        let phases: Vec<_> = p.header.phases.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(phases, ["import", "load", "log-line"]);
+        assert_eq!(ranges(&p, "/data/big").contains(&(409_600, 4096)), late, "{:?}", ranges(&p, "/data/big"));
+        assert_eq!(p.phase_at(file(&p, "/data/big").first_touch_ms), "load");
+        assert!(p.header.until.starts_with("log line"), "{}", p.header.until);
+    }
+}
+
+#[test]
+fn conditions_combine() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::plain();
+    let quick = ["--keep-cache", "--until-log", "up", "--for", "0.8"];
+    let begun = Instant::now();
+    rig.record(&quick, &["sh", "-c", TALK]);
+    assert!(begun.elapsed() > Duration::from_millis(800), "both have to come");
+    let begun = Instant::now();
+    rig.record(&[&quick[..3], &["--for", "50", "--any"]].concat(), &["sh", "-c", TALK]);
+    assert!(begun.elapsed() < Duration::from_secs(30), "the first one is enough");
+    let out =
+        rig.run(&["--keep-cache", "--until-log", "never", "--any", "--for", "60"], &["sh", "-c", "echo up; exit 4"]);
+    let words = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.code() == Some(125) && words.contains("before log line \"never\" or 60 s"), "{words}");
+    assert!(!rig.profile_path().exists() || fs::remove_file(rig.profile_path()).is_ok());
+    let out = rig.run(&["--until-log", "("], &["true"]);
+    assert_eq!(out.status.code(), Some(2), "a pattern that is none is a usage error");
+}
+
+#[test]
+fn a_recording_is_stopped_from_outside_and_the_command_goes_on() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::overlay(false);
+    let stop = || esgz().args(["profile", "stop", "-o"]).arg(rig.profile_path()).output().expect("esgz runs");
+    let early = stop();
+    assert_eq!(early.status.code(), Some(125));
+    assert!(
+        String::from_utf8_lossy(&early.stderr).contains("no recording"),
+        "{}",
+        String::from_utf8_lossy(&early.stderr)
+    );
+    let mut esgz = rig
+        .command(&["--keep-cache", "--keep-running"], &["sh", "-c", "echo up; sleep 1.5; echo done; exit 5"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("esgz runs");
+    let mut stdout = esgz.stdout.take().expect("piped");
+    std::io::Read::read_exact(&mut stdout, &mut [0; 3]).expect("the command is up");
+    let out = stop();
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    let p = read(&fs::read(rig.profile_path()).expect("written when stop returns")).expect("valid");
+    assert_eq!(p.header.phases.last().map(|p| p.name.as_str()), Some("stopped"));
+    assert!(!p.files.iter().any(|f| f.path.contains(".sock")) && p.writes.is_empty(), "{:?}", p.writes);
+    let mut rest = String::new();
+    std::io::Read::read_to_string(&mut stdout, &mut rest).expect("the rest");
+    assert_eq!((esgz.wait().expect("ended").code(), rest.as_str()), (Some(5), "done\n"));
+}
+
+#[test]
+fn what_is_written_is_captured_but_for_what_must_stay() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::overlay(false);
+    let tar = rig.dir.path().join("w.tar");
+    let script = "mkdir -p /app/__pycache__ /tmp /root/.cache/vllm; echo code > /app/__pycache__/x.cpython-312.pyc; echo k > /root/.cache/vllm/k; \
+                  echo t > /tmp/t; echo s > /root/.netrc; ln -s x /app/link; sleep 0.2";
+    let p = rig.record(&["--keep-cache", "--capture", tar.to_str().expect("text")], &["sh", "-c", script]);
+    let captured = p.header.capture.as_ref().expect("captured");
+    assert_eq!(
+        (captured.files, captured.left_out.get("secret"), captured.left_out.get("temporary")),
+        (3, Some(&1), Some(&1))
+    );
+    assert_eq!(captured.digest, esgz::digest::Digest::of(&fs::read(&tar).expect("an archive")));
+    let list = std::process::Command::new("tar").arg("tf").arg(&tar).output().expect("tar runs");
+    let want = "app/\napp/__pycache__/\napp/__pycache__/x.cpython-312.pyc\napp/link\nroot/\nroot/.cache/\nroot/.cache/vllm/\nroot/.cache/vllm/k\n";
+    assert_eq!(String::from_utf8_lossy(&list.stdout), want);
+    let written = |path: &str| p.writes.iter().find(|w| w.path == path).expect("listed");
+    assert_eq!(written("/root/.netrc").class, "secret");
+    assert!(written("/tmp/t").at_ms.is_some_and(|ms| ms < 10_000), "{:?}", written("/tmp/t"));
+    let out = rig.run(&["--capture", "/none/w.tar"], &["true"]);
+    assert!(
+        out.status.code() == Some(125) && String::from_utf8_lossy(&out.stderr).contains("archive of written files")
+    );
+}
+
+#[test]
+fn a_running_process_is_attached_to() {
+    if !is_root() || !has_filemap() {
+        return;
+    }
+    let rig = Rig::overlay(false);
+    let go = rig.root.join("data/go");
+    let mut sh = std::process::Command::new("chroot")
+        .arg(&rig.root)
+        .args(["sh", "-c", "while [ ! -e /data/go ]; do sleep 0.05; done; (dd if=/data/big of=/dev/null bs=4096 skip=100 count=3 2>/dev/null); exec sleep 60"])
+        .spawn()
+        .expect("a process");
+    let attached = esgz()
+        .args(["profile", "attach", "--for", "2", "--recorder", "filemap", "--pid", &sh.id().to_string(), "-o"])
+        .arg(rig.profile_path())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("esgz runs");
+    // The walk and the preparations are over when the socket is there.
+    let socket = rig.dir.path().join("p.json.sock");
+    let limit = Instant::now() + Duration::from_mins(1);
+    while !socket.exists() && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    fs::write(&go, "").expect("a file");
+    let out = attached.wait_with_output().expect("ended");
+    let alive = sh.try_wait().expect("a child").is_none();
+    sh.kill().expect("killed");
+    sh.wait().expect("reaped");
+    assert_eq!(out.status.code(), Some(0), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(alive, "it is only looked at");
+    let p = read(&fs::read(rig.profile_path()).expect("a profile")).expect("valid");
+    assert_eq!(ranges(&p, "/data/big"), [(409_600, 12_288)]);
+    assert!(p.header.host["watched"].contains("threads") || p.header.host["watched"].contains("control group"));
+    for (args, part) in [
+        (["--pid", "999999999"], "cannot be looked at"),
+        (["--container", "0123456789abcdef"], "can be seen from here"),
+    ] {
+        let out =
+            esgz().args(["profile", "attach", "-o"]).arg(rig.profile_path()).args(args).output().expect("esgz runs");
+        let words = String::from_utf8_lossy(&out.stderr);
+        assert!(out.status.code() == Some(125) && words.contains(part) && words.contains("hint:"), "{words}");
+    }
 }

@@ -3,7 +3,10 @@
 use super::Failure;
 use super::output::Output;
 
+mod attach;
+mod recording;
 mod run;
+mod stop;
 
 /// Record what a container really reads and writes until it is ready, and work with such profiles
 ///
@@ -14,19 +17,29 @@ mod run;
 pub(super) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
+    // What clap calls a group cannot hold another one: the two parts of `run::Args`.
     #[command(flatten)]
-    run: Option<run::Args>,
+    recording: Option<recording::Args>,
+    #[command(flatten)]
+    own: Option<run::Own>,
 }
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Run(run::Args),
+    Attach(attach::Args),
+    Stop(stop::Args),
 }
 
 /// Runs it.
 pub(super) fn run(args: Args, out: &Output) -> Result<u8, Failure> {
-    match (args.command, args.run) {
-        (Some(Command::Run(args)), _) | (None, Some(args)) => run::run(args, out),
-        (None, None) => Err(Failure::new(2, "nothing to do").hint("esgz profile --help lists what there is")),
+    match args.command {
+        Some(Command::Run(args)) => run::run(args, out),
+        Some(Command::Attach(args)) => attach::run(args, out),
+        Some(Command::Stop(args)) => stop::run(&args, out),
+        None => match (args.recording, args.own) {
+            (Some(recording), Some(own)) => run::run(run::Args { recording, own }, out),
+            _ => Err(Failure::new(2, "nothing to do").hint("esgz profile --help lists what there is")),
+        },
     }
 }

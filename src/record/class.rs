@@ -1,0 +1,182 @@
+//! What a file that start-up wrote is for, and whether its content may ever leave the container it was written in. Errs on the side of
+//! staying: a captured file is meant to be shipped in an image.
+
+use std::path::Path;
+
+/// A class of written files, by its name in the profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Class {
+    /// As the profile has it.
+    pub name: &'static str,
+    /// Whether a capture holds such files.
+    pub shipped: bool,
+}
+
+const fn class(name: &'static str, shipped: bool) -> Class {
+    Class { name, shipped }
+}
+
+/// Python bytecode.
+pub(super) const BYTECODE: Class = class("bytecode", true);
+/// What torch.compile, Inductor, Triton, `FlashInfer` or the CUDA driver compiled: bound to GPU, driver and versions.
+pub(super) const COMPILED: Class = class("compile-cache", true);
+/// What a hub client or a server notes about a model, not its weights.
+pub(super) const METADATA: Class = class("model-metadata", true);
+/// Another cache.
+pub(super) const CACHE: Class = class("cache", true);
+/// A file of the kind that holds credentials.
+pub(super) const SECRET: Class = class("secret", false);
+/// A log.
+pub(super) const LOG: Class = class("log", false);
+/// In a place that does not last, or a lock or pid file.
+pub(super) const TEMPORARY: Class = class("temporary", false);
+/// What a container runtime puts into every container.
+pub(super) const INJECTED: Class = class("injected", false);
+/// Model weights: too large to be shipped beside an image.
+pub(super) const WEIGHTS: Class = class("weights", false);
+/// Anything else.
+pub(super) const OTHER: Class = class("other", true);
+
+/// Names and folders of credentials.
+const SECRET_NAMES: [&str; 16] = [
+    "token",
+    "stored_tokens",
+    ".netrc",
+    "_netrc",
+    "credentials",
+    "credentials.json",
+    "application_default_credentials.json",
+    ".git-credentials",
+    ".pgpass",
+    ".npmrc",
+    ".pypirc",
+    "kubeconfig",
+    "shadow",
+    "gshadow",
+    ".bash_history",
+    ".python_history",
+];
+const SECRET_PARTS: [&str; 10] = [
+    "/.ssh/",
+    "/.aws/",
+    "/.azure/",
+    "/.gnupg/",
+    "/.kube/",
+    "/.config/gcloud/",
+    "/.docker/config.json",
+    "/secrets/",
+    "/.huggingface/token",
+    "/.vault-token",
+];
+const SECRET_EXTENSIONS: [&str; 6] = ["key", "pem", "p12", "pfx", "jks", "keytab"];
+const COMPILED_PARTS: [&str; 13] = [
+    "/torchinductor_",
+    "/torch_compile_cache/",
+    "/torch_aot_compile/",
+    "/.triton/",
+    "/triton_cache/",
+    "/.cache/vllm/",
+    "/.cache/flashinfer/",
+    "/.cache/torch_extensions/",
+    "/.cache/torch/kernels/",
+    "/.nv/ComputeCache/",
+    "/.cache/tvm",
+    "/deep_gemm/",
+    "/.cache/cutlass",
+];
+
+/// The class of a path inside the container.
+pub(super) fn of(path: &str) -> Class {
+    let has = |parts: &[&str]| parts.iter().any(|p| path.contains(p));
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let extension = Path::new(path).extension().and_then(|e| e.to_str()).unwrap_or_default();
+    if SECRET_NAMES.contains(&name)
+        || has(&SECRET_PARTS)
+        || SECRET_EXTENSIONS.contains(&extension)
+        || name.starts_with("id_rsa")
+        || name.starts_with("id_ed25519")
+        || name.starts_with(".env")
+    {
+        SECRET
+    } else if matches!(
+        path,
+        "/etc/hosts" | "/etc/hostname" | "/etc/resolv.conf" | "/etc/mtab" | "/.dockerenv" | "/etc/ld.so.cache"
+    ) {
+        // The linker's cache is made again by the runtime's hooks for the driver that they mount.
+        INJECTED
+    } else if extension == "pyc" && path.contains("/__pycache__/") {
+        if is_fleeting(path) { TEMPORARY } else { BYTECODE }
+    } else if has(&COMPILED_PARTS) {
+        // Inductor's default is below /tmp: named as what it is; nothing below /tmp is captured.
+        if is_fleeting(path) { Class { shipped: false, ..COMPILED } } else { COMPILED }
+    } else if is_fleeting(path) || matches!(extension, "tmp" | "lock" | "pid" | "sock") {
+        TEMPORARY
+    } else if matches!(extension, "log") || path.starts_with("/var/log/") || has(&["/logs/"]) {
+        LOG
+    } else if matches!(extension, "safetensors" | "gguf" | "bin" | "pt" | "pth")
+        && has(&["/huggingface/", "/models--", "/hub/"])
+    {
+        WEIGHTS
+    } else if has(&["/huggingface/hub/", "/models--", "/.cache/huggingface/", "modelinfo"]) {
+        // The hub's blobs have no extension: what is large is weights, which the capture sees by the size.
+        METADATA
+    } else if has(&["/.cache/", "/cache/", "_cache/", "/.config/"]) {
+        CACHE
+    } else {
+        OTHER
+    }
+}
+
+/// Places that no image should bring along.
+fn is_fleeting(path: &str) -> bool {
+    ["/tmp/", "/var/tmp/", "/run/", "/var/run/", "/dev/", "/proc/", "/sys/"].iter().any(|d| path.starts_with(d))
+}
+
+/// Whether content gives itself away as a credential, whatever its name is.
+pub(super) fn holds_secret(head: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(head);
+    text.contains("-----BEGIN ") && text.contains("PRIVATE KEY-----") || super::redact::has_token(&text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_files_are_classed_by_path() {
+        for (path, want) in [
+            ("/usr/lib/__pycache__/a.cpython-312.pyc", BYTECODE),
+            ("/tmp/__pycache__/a.cpython-312.pyc", TEMPORARY),
+            ("/root/.cache/vllm/torch_compile_cache/ab/x", COMPILED),
+            ("/root/.triton/cache/AB/k.cubin", COMPILED),
+            ("/root/.nv/ComputeCache/index", COMPILED),
+            ("/root/.cache/huggingface/hub/models--m/refs/main", METADATA),
+            ("/root/.cache/huggingface/hub/models--m/snapshots/x/model.safetensors", WEIGHTS),
+            ("/root/.cache/huggingface/token", SECRET),
+            ("/root/.netrc", SECRET),
+            ("/home/u/.ssh/known_hosts", SECRET),
+            ("/root/.config/gcloud/credentials.db", SECRET),
+            ("/srv/tls/server.key", SECRET),
+            ("/app/.env.local", SECRET),
+            ("/root/.cache/matplotlib/fontlist.json", CACHE),
+            ("/tmp/x", TEMPORARY),
+            ("/run/secrets/x", SECRET),
+            ("/opt/x.lock", TEMPORARY),
+            ("/var/log/a", LOG),
+            ("/etc/resolv.conf", INJECTED),
+            ("/opt/x", OTHER),
+        ] {
+            assert_eq!(of(path), want, "{path}");
+        }
+        assert!(!of("/tmp/torchinductor_root/ab/x.so").shipped);
+        assert_eq!(of("/tmp/torchinductor_root/ab/x.so").name, COMPILED.name);
+    }
+
+    #[test]
+    fn content_gives_secrets_away() {
+        assert!(holds_secret(b"x\n-----BEGIN RSA PRIVATE KEY-----\nMII"));
+        assert!(holds_secret(b"{\"t\": \"hf_abcdefghijklmnopqrstuvwxyz\"}"));
+        assert!(!holds_secret(b"-----BEGIN CERTIFICATE-----\nMII"));
+        assert!(!holds_secret(b"hf_short and \xff\xfe bytes"));
+    }
+}
