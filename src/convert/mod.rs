@@ -32,7 +32,7 @@ use crate::digest::Digest;
 use crate::estargz::{Format, Level, landmark};
 use crate::image::manifest::stack_digest;
 use crate::image::{Descriptor, Image, names};
-use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan};
+use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan, What};
 use crate::profile::Profile;
 use crate::progress::Progress;
 use crate::store::Images;
@@ -229,6 +229,7 @@ impl Job<'_> {
             source: planned.image.descriptor.digest,
             layout: options.layout,
             fit: profile.is_some().then_some(planned.plan.fit),
+            mismatches: planned.plan.mismatches.clone(),
             startup: additions.map(|a| a.shipped),
             unchanged: false,
             layers: layers.into_iter().map(|l| l.report).collect(),
@@ -425,6 +426,9 @@ fn retain<T>(items: &mut Vec<T>, kept: &[bool]) {
     items.retain(|_| *stays.next().unwrap_or(&true));
 }
 
+/// Mismatches that are named in a warning; the report has all of them.
+const NAMED: usize = 5;
+
 fn check_fit(plan: &Plan, options: &Options, progress: &dyn Progress) -> Result<(), Error> {
     let fit = plan.fit;
     if fit.is_foreign() {
@@ -439,8 +443,15 @@ fn check_fit(plan: &Plan, options: &Options, progress: &dyn Progress) -> Result<
             fit.changed_files
         ));
     }
+    if fit.moved_files > 0 {
+        progress.warn(&format!("{} profiled files were found under other paths by their content", fit.moved_files));
+    }
     if fit.missing_files > 0 {
         progress.warn(&format!("{} profiled files are not in this image", fit.missing_files));
+    }
+    for m in plan.mismatches.iter().filter(|m| !matches!(m.what, What::Moved(_))).take(NAMED) {
+        let what = if m.what == What::Missing { "missing" } else { "changed" };
+        progress.warn(&format!("{what}: {} ({} bytes were touched)", m.path, m.touched_bytes));
     }
     Ok(())
 }

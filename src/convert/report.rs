@@ -6,7 +6,7 @@ use super::Shipped;
 use crate::digest::Digest;
 use crate::estargz::Format;
 use crate::image::{Descriptor, names};
-use crate::plan::{Layout, Match};
+use crate::plan::{Layout, Match, Mismatch};
 
 /// One layer of the result.
 #[derive(Debug, Clone, Serialize)]
@@ -64,6 +64,9 @@ pub struct Report {
     pub layout: Layout,
     /// How the profile fitted, when there was one and it was used.
     pub fit: Option<Match>,
+    /// Profiled files that are not in the image as they were profiled, most touched bytes first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mismatches: Vec<Mismatch>,
     /// What became of the start-up layer, when there was one and it was used.
     pub startup: Option<Shipped>,
     /// The destination had this very image already; nothing was read or written.

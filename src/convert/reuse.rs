@@ -104,6 +104,7 @@ pub(super) fn unchanged(
         source: source.descriptor.digest,
         layout: options.layout,
         fit: None,
+        mismatches: Vec::new(),
         startup: None,
         unchanged: true,
         layers,

@@ -34,24 +34,31 @@ pub struct Chunking {
     uniform: u64,
     /// By path: the size at which it was profiled, and the hot spans.
     fitted: HashMap<String, (u64, Vec<Range<u64>>)>,
+    /// Hot spans by name and size, for files that have moved; what two of them share is nobody's.
+    moved: HashMap<(String, u64), Option<Vec<Range<u64>>>>,
 }
 
 impl Chunking {
     /// Every file in chunks of one size.
     pub fn uniform(size: u64) -> Self {
-        Self { uniform: size.max(1), fitted: HashMap::new() }
+        Self { uniform: size.max(1), fitted: HashMap::new(), moved: HashMap::new() }
     }
 
     /// Chunks fitted to the profile in the large files that the hot layer does not carry; others in chunks of `size`.
     pub fn fitted(profile: &Profile, size: u64) -> Self {
         let mut fitted = HashMap::new();
+        let mut moved: HashMap<_, Option<Vec<_>>> = HashMap::new();
         for file in profile.files.iter().filter(|f| f.origin == Origin::Image && !hot::belongs(f, f.size)) {
             let spans = spans(file.ranges.iter().map(|r| (r.0, r.1)), file.size);
             for path in [&file.path].into_iter().chain(&file.links) {
                 fitted.insert(path.trim_start_matches('/').into(), (file.size, spans.clone()));
+                let known = moved.entry((name(path).to_owned(), file.size)).or_insert_with(|| Some(spans.clone()));
+                if known.as_ref().is_some_and(|k| *k != spans) {
+                    *known = None;
+                }
             }
         }
-        Self { fitted, ..Self::uniform(size) }
+        Self { fitted, moved, ..Self::uniform(size) }
     }
 
     /// Files with chunks of their own.
@@ -62,8 +69,10 @@ impl Chunking {
     /// The chunks of a file, in order; together they have its size. A file of another size than the profiled one is another
     /// file, whose ranges would mean nothing.
     pub fn of(&self, entry: &Entry) -> impl Iterator<Item = Cut> + use<> {
-        let known = self.fitted.get(&entry.path).filter(|(size, _)| *size == entry.size);
-        let hot = known.map(|(_, spans)| spans.clone()).unwrap_or_default();
+        let here = self.fitted.get(&entry.path).filter(|(size, _)| *size == entry.size).map(|(_, spans)| spans);
+        // Its content is not known yet; a large file of the same name and size is taken for the same.
+        let moved = || self.moved.get(&(name(&entry.path).to_owned(), entry.size))?.as_ref();
+        let hot = here.or_else(moved).cloned().unwrap_or_default();
         let (uniform, size) = (self.uniform, entry.size);
         let mut hot = hot.into_iter().peekable();
         let mut at = 0;
@@ -84,6 +93,11 @@ impl Chunking {
             Some(cut)
         })
     }
+}
+
+/// The last part of a path.
+fn name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Ranges rounded out and joined: ascending, disjoint, inside the file.
@@ -130,6 +144,15 @@ mod tests {
 
     fn cuts(chunking: &Chunking, path: &str, size: u64) -> Vec<(u64, bool)> {
         chunking.of(&entry(path, size)).map(|c| (c.size, c.hot)).collect()
+    }
+
+    #[test]
+    fn a_file_that_has_moved_is_known_by_name_and_size() {
+        let p = profile(40 * MIB, &[(0, 4096)]);
+        let chunking = Chunking::fitted(&p, 4 * MIB);
+        let hot = |path, size| chunking.of(&entry(path, size)).filter(|c| c.hot).count();
+        assert_eq!((hot("big.so", 40 * MIB), hot("opt/new/big.so", 40 * MIB)), (1, 1));
+        assert_eq!((hot("big.so", 41 * MIB), hot("opt/new/small.so", 40 * MIB)), (0, 0));
     }
 
     #[test]

@@ -22,7 +22,8 @@ pub(super) fn belongs(file: &File, size: u64) -> bool {
 /// Paths that may lead into the hot layer, as layers spell them; more than will be there, never less than needed but for
 /// names that the recorder did not see.
 pub(super) fn paths(profile: &Profile) -> HashSet<String> {
-    let files = profile.files.iter().filter(|f| f.origin == Origin::Image && belongs(f, f.size));
+    let files =
+        profile.files.iter().filter(|f| f.origin == Origin::Image && !f.is_looked_up_only() && belongs(f, f.size));
     files.flat_map(|f| [&f.path].into_iter().chain(&f.links)).map(|p| p.trim_start_matches('/').to_owned()).collect()
 }
 

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::estargz::landmark;
-use crate::profile::{Origin, Profile};
+use crate::profile::{File, Origin, Profile};
 use crate::tar::{At, Entry, Kind, Merged};
 
 pub use chunks::{Chunking, Cut, HOT_CHUNK};
@@ -104,8 +104,33 @@ pub struct Match {
     pub matched_files: u64,
     /// Files whose path is there with other content: used all the same.
     pub changed_files: u64,
+    /// Files whose content is there under another path: used, and counted as matched.
+    pub moved_files: u64,
     /// Files that are not there.
     pub missing_files: u64,
+}
+
+/// A profiled file that is not in the image as it was profiled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mismatch {
+    /// As profiled.
+    pub path: String,
+    /// Bytes that were touched of it.
+    pub touched_bytes: u64,
+    /// What has become of it.
+    pub what: What,
+}
+
+/// What has become of a profiled file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum What {
+    /// Other content under the same path.
+    Changed,
+    /// The same content under this path.
+    Moved(String),
+    /// Neither.
+    Missing,
 }
 
 impl Match {
@@ -128,6 +153,8 @@ pub struct Plan {
     pub moved: Vec<BTreeSet<usize>>,
     /// How well the profiles fit.
     pub fit: Match,
+    /// What does not fit, most touched bytes first.
+    pub mismatches: Vec<Mismatch>,
 }
 
 /// Paths whose content the hot layer of a profile may need.
@@ -143,6 +170,7 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
         hot: Vec::new(),
         moved: vec![BTreeSet::new(); layers.len()],
         fit: Match::default(),
+        mismatches: Vec::new(),
     };
     let Some(profile) = profile else { return plan };
     let merged = Merged::of(layers.iter().map(|l| l.entries.as_slice()), landmark::is_ours);
@@ -150,16 +178,28 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
     let entry = |at: At| &layers[at.layer].entries[at.index];
     // Files in first-touch order with the entry that holds their content.
     let mut found = Vec::new();
-    let mut files: Vec<_> = profile.files.iter().filter(|f| f.origin == Origin::Image).collect();
+    // Of a file that was only looked up nothing is read.
+    let of_image = |f: &&File| f.origin == Origin::Image && !f.is_looked_up_only();
+    let mut files: Vec<_> = profile.files.iter().filter(of_image).collect();
+    let moved = moved(&files, &merged, &contents);
     files.sort_by(|a, b| (a.first_touch_ms, &a.path).cmp(&(b.first_touch_ms, &b.path)));
     for file in files {
         plan.fit.profiled_bytes = plan.fit.profiled_bytes.saturating_add(file.touched_bytes());
         let path = file.path.trim_start_matches('/');
-        let content = merged.get(path).and_then(|at| contents.of(at));
-        let Some(content) = content else {
+        let mut mismatch = |what| {
+            plan.mismatches.push(Mismatch { path: file.path.clone(), touched_bytes: file.touched_bytes(), what });
+        };
+        let here = merged.get(path).and_then(|at| contents.of(at));
+        let elsewhere = || file.digest.and_then(|d| moved.get(&d)).and_then(|at| contents.of(*at));
+        let Some(content) = here.or_else(elsewhere) else {
+            mismatch(What::Missing);
             plan.fit.missing_files += 1;
             continue;
         };
+        if here.is_none() {
+            mismatch(What::Moved(format!("/{}", entry(content).path)));
+            plan.fit.moved_files += 1;
+        }
         let digest = layers[content.layer].digests[content.index];
         let same = match (file.digest, digest) {
             (Some(a), Some(b)) => a == b,
@@ -169,16 +209,19 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
             plan.fit.matched_files += 1;
             plan.fit.matched_bytes = plan.fit.matched_bytes.saturating_add(file.touched_bytes());
         } else {
+            mismatch(What::Changed);
             plan.fit.changed_files += 1;
         }
         found.push((file, content));
     }
+    plan.mismatches.sort_by(|a, b| b.touched_bytes.cmp(&a.touched_bytes).then_with(|| a.path.cmp(&b.path)));
     if layout.has_hot() {
         plan.hot = hot::entries(&contents, &merged, &found);
     }
     if layout.has_landmark() {
         let hot: HashSet<At> = plan.hot.iter().copied().collect();
         for (file, content) in found.into_iter().filter(|(_, content)| !hot.contains(content)) {
+            // Under its own name where it has one: a hard link brings its target along.
             let at = merged.get(file.path.trim_start_matches('/')).unwrap_or(content);
             plan.prioritized[at.layer].push(at.index);
         }
@@ -189,6 +232,26 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
         }
     }
     plan
+}
+
+/// Where the content of profiled files is whose paths are not in the image, as after an update of the interpreter: the first
+/// path that shows it.
+fn moved(files: &[&File], merged: &Merged, contents: &Contents<'_>) -> HashMap<Digest, At> {
+    let is_missing = |f: &&&File| merged.get(f.path.trim_start_matches('/')).is_none();
+    let wanted: HashSet<Digest> = files.iter().filter(is_missing).filter_map(|f| f.digest).collect();
+    let mut out: HashMap<Digest, (&str, At)> = HashMap::new();
+    if wanted.is_empty() {
+        return HashMap::new();
+    }
+    for (path, at) in merged.iter() {
+        let digest = contents.of(at).and_then(|c| contents.layers[c.layer].digests[c.index]);
+        let Some(digest) = digest.filter(|d| wanted.contains(d)) else { continue };
+        let first = out.entry(digest).or_insert((path, at));
+        if path < first.0 {
+            *first = (path, at);
+        }
+    }
+    out.into_iter().map(|(digest, (_, at))| (digest, at)).collect()
 }
 
 /// Finds the entry that holds a file's content, hard links followed.
@@ -219,5 +282,62 @@ impl<'a> Contents<'a> {
             }
         }
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Header, Kind as Touched, Range, SCHEMA};
+    use crate::tar::build;
+
+    fn file(path: &str, content: &str, kinds: &[Touched]) -> File {
+        let touched = kinds != [Touched::Stat];
+        File {
+            path: path.into(),
+            links: vec![],
+            origin: Origin::Image,
+            size: 100,
+            digest: Some(Digest::of(content.as_bytes())),
+            first_touch_ms: 0,
+            kinds: kinds.to_vec(),
+            ranges: if touched { vec![Range(0, 100, 0)] } else { vec![] },
+        }
+    }
+
+    /// An image of one layer whose files have these contents.
+    fn image(files: &[(&str, &str)]) -> LayerIndex {
+        let entry = |path: &str| Entry { size: 100, ..build::entry(path, Kind::File) };
+        LayerIndex {
+            entries: files.iter().map(|(path, _)| entry(path)).collect(),
+            digests: files.iter().map(|(_, content)| Some(Digest::of(content.as_bytes()))).collect(),
+        }
+    }
+
+    #[test]
+    fn a_rebuilt_image_is_matched_by_path_then_by_content_and_the_rest_is_named() {
+        let read = &[Touched::Read];
+        let files = vec![
+            file("/same", "a", read),
+            file("/old/moved", "b", read),
+            file("/changed", "c", read),
+            file("/gone", "d", read),
+            file("/looked", "e", &[Touched::Stat]),
+        ];
+        let profile = Profile { schema: SCHEMA.into(), header: Header::default(), files, writes: vec![] };
+        let layers = [image(&[("z/copy", "b"), ("same", "a"), ("new/moved", "b"), ("changed", "x"), ("looked", "e")])];
+        let plan = plan(Layout::Hot, HotLayer::Copy, &layers, Some(&profile));
+        let fit = plan.fit;
+        assert_eq!((fit.matched_files, fit.moved_files, fit.changed_files, fit.missing_files), (2, 1, 1, 1));
+        assert_eq!((fit.profiled_bytes, fit.matched_bytes), (400, 200));
+        let hot: Vec<_> = plan.hot.iter().map(|at| layers[0].entries[at.index].path.as_str()).collect();
+        assert_eq!(hot, ["changed", "new/moved", "same"], "what was only looked up is not copied");
+        let what: Vec<_> = plan.mismatches.into_iter().map(|m| (m.path, m.what)).collect();
+        let want = [
+            ("/changed".to_owned(), What::Changed),
+            ("/gone".to_owned(), What::Missing),
+            ("/old/moved".to_owned(), What::Moved("/new/moved".into())),
+        ];
+        assert_eq!(what, want);
     }
 }

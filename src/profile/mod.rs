@@ -181,6 +181,11 @@ impl Profile {
 }
 
 impl File {
+    /// Whether nothing but its metadata was read.
+    pub fn is_looked_up_only(&self) -> bool {
+        self.kinds == [Kind::Stat] && self.ranges.is_empty()
+    }
+
     /// Bytes in the touched ranges.
     pub fn touched_bytes(&self) -> u64 {
         self.ranges.iter().map(|r| r.1).fold(0, u64::saturating_add)
