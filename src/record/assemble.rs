@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::mounts::{Mounts, device_name};
 use super::table::{Table, kernel_device};
-use super::touch::{CACHED, MMAP, READ, Touch};
+use super::touch::{CACHED, EXEC, MMAP, OPEN, READ, Touch};
 use super::walk::{Limits, below};
 use crate::digest::{Digest, HashingReader};
 use crate::profile::{File, Kind, Origin, Range};
@@ -74,11 +74,7 @@ pub(super) fn assemble(
             size: named.size,
             digest: None,
             first_touch_ms: scale.ms(first),
-            kinds: [(CACHED, Kind::Open), (READ, Kind::Read), (MMAP, Kind::Mmap)]
-                .iter()
-                .filter(|(bit, _)| kinds & bit != 0)
-                .map(|(_, k)| *k)
-                .collect(),
+            kinds: kinds_of(kinds),
             ranges: group.iter().filter_map(|t| scale.range(t, named.size)).collect(),
         };
         timed.push((first, file));
@@ -97,6 +93,12 @@ pub(super) fn assemble(
     out
 }
 
+/// The kinds that the bits of a touch stand for, sorted.
+pub(super) fn kinds_of(bits: u8) -> Vec<Kind> {
+    let all = [(EXEC, Kind::Exec), (OPEN | CACHED, Kind::Open), (READ, Kind::Read), (MMAP, Kind::Mmap)];
+    all.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, k)| *k).collect()
+}
+
 /// Whether an event's file is the one that `stat` calls `(st_dev, st_ino)`; an overlay needs its path for that.
 fn is_same((st_dev, st_ino): (u64, u64), dev: u32, ino: u64, path: Option<PathBuf>) -> bool {
     let there = path.and_then(|p| fs::metadata(p).ok()).map(|m| (m.dev(), m.ino()));
@@ -104,7 +106,8 @@ fn is_same((st_dev, st_ino): (u64, u64), dev: u32, ino: u64, path: Option<PathBu
 }
 
 impl Scale {
-    fn ms(self, at: u64) -> u64 {
+    /// Milliseconds since the start.
+    pub(super) fn ms(self, at: u64) -> u64 {
         at.saturating_sub(self.start) / 1_000_000
     }
 

@@ -49,10 +49,10 @@ pub fn attach(
     let command = fs::read(format!("/proc/{pid}/cmdline")).map_err(gone)?;
     let command: Vec<_> = command.split(|b| *b == 0).filter(|a| !a.is_empty()).map(<[u8]>::to_vec).collect();
     let place = Place::of_process(pid, &targets.all())?;
-    let mut session = Session::prepare(options, targets, place, progress)?;
+    let mut session = Session::prepare(options, targets, place, true, progress)?;
     let signals = Signals::block().map_err(|e| Error::System { what: "block signals", source: e.into() })?;
     let (subject, words) = subject(pid)?;
-    session.engine.start(&subject, options.ring)?;
+    session.engine.start(&subject, &session.place, options.ring)?;
     session.engine.note("watched", words);
     let began = Began::now();
     // What is asked is asked where the process listens. Threads that are started from here on are there, too.
@@ -120,7 +120,7 @@ fn subject(pid: i32) -> Result<(Subject, String), Error> {
         && holds(&dir, pid)
         && let Ok(dir) = File::open(&dir)
     {
-        return Ok((Subject::Cgroup(dir.into()), format!("control group {path}")));
+        return Ok((Subject::Cgroup(dir.into(), Pid::from_raw(pid)), format!("control group {path}")));
     }
     let mut tree = BTreeSet::from([pid]);
     // A child has a larger number than its parent only mostly: until nothing is added.
@@ -141,7 +141,7 @@ fn subject(pid: i32) -> Result<(Subject, String), Error> {
         return Err(Error::NotAttached { why: format!("process {pid} has ended") });
     }
     let words = format!("{} threads of {} processes and what they start", threads.len(), tree.len());
-    Ok((Subject::Threads(threads), words))
+    Ok((Subject::Threads(threads, Pid::from_raw(pid)), words))
 }
 
 /// Where the unified hierarchy of control groups is mounted.
@@ -173,7 +173,7 @@ mod tests {
         let me = i32::try_from(std::process::id()).expect("a pid");
         match subject(me).expect("we run").0 {
             // Tests share one group with whoever started them, which is also `self`.
-            Subject::Threads(all) => assert!(all.contains(&me)),
+            Subject::Threads(all, _) => assert!(all.contains(&me)),
             other => panic!("{other:?}"),
         }
     }

@@ -9,7 +9,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
+use super::seccomp::Filter;
 use nix::fcntl::OFlag;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::unistd::{ForkResult, Pid, chdir, chroot, fork, pipe2, setpgid};
 
@@ -33,8 +35,13 @@ fn candidates(name: &OsString) -> Vec<CString> {
 
 impl Gated {
     /// Forks. Call it before any thread is started. With `root` the command is confined there; `streams` become its stdout and
-    /// stderr.
-    pub(super) fn start(command: &[OsString], root: Option<&Path>, streams: [Option<RawFd>; 2]) -> io::Result<Self> {
+    /// stderr, and it puts the filter on before its own program runs.
+    pub(super) fn start(
+        command: &[OsString],
+        root: Option<&Path>,
+        streams: [Option<RawFd>; 2],
+        filter: Option<&Filter>,
+    ) -> io::Result<Self> {
         let name = command.first().ok_or_else(|| io::Error::other("no command"))?;
         let programs = candidates(name);
         let args = command.iter().map(|a| CString::new(a.as_bytes())).collect::<Result<Vec<_>, _>>()?;
@@ -50,7 +57,7 @@ impl Gated {
             }
             ForkResult::Child => {
                 drop((gate, report));
-                let errno = in_child(root.as_ref(), &programs, &argv, &gate_child, streams);
+                let errno = in_child(root.as_ref(), &programs, &argv, &gate_child, (streams, filter));
                 // SAFETY: a write to an open descriptor and the end of this process.
                 unsafe {
                     libc::write(report_child.as_raw_fd(), errno.to_ne_bytes().as_ptr().cast(), 4);
@@ -60,9 +67,13 @@ impl Gated {
         }
     }
 
-    /// Opens the gate and waits until the command's own program runs, or did not.
-    pub(super) fn release(mut self) -> io::Result<Pid> {
-        self.gate.write_all(&[1])?;
+    /// Opens the gate.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        self.gate.write_all(&[1])
+    }
+
+    /// Waits until the command's own program runs, or did not.
+    pub(super) fn wait(mut self) -> io::Result<Pid> {
         let mut errno = Vec::new();
         self.report.read_to_end(&mut errno)?;
         match errno.try_into() {
@@ -78,7 +89,7 @@ fn in_child(
     programs: &[CString],
     argv: &[*const libc::c_char],
     gate: &OwnedFd,
-    streams: [Option<RawFd>; 2],
+    (streams, filter): ([Option<RawFd>; 2], Option<&Filter>),
 ) -> i32 {
     let _own_group = setpgid(Pid::from_raw(0), Pid::from_raw(0));
     // Rust ignores SIGPIPE and we have blocked what we forward: the command must inherit neither.
@@ -105,6 +116,14 @@ fn in_child(
     // SAFETY: one byte into a local variable.
     if unsafe { libc::read(gate.as_raw_fd(), (&raw mut byte).cast(), 1) } != 1 {
         return libc::ECANCELED;
+    }
+    if let Some(filter) = filter {
+        // Without us its calls fail: rather none than a crippled one. The parent is the thread that lives as long as esgz.
+        let _best_effort = set_pdeathsig(Signal::SIGKILL);
+        // SAFETY: we are a child that has not called exec.
+        if let Err(errno) = unsafe { filter.install() } {
+            return errno;
+        }
     }
     let mut errno = libc::ENOENT;
     for program in programs {

@@ -11,23 +11,31 @@ use std::time::Duration;
 
 mod assemble;
 mod attach;
+mod cache;
 mod capture;
 mod child;
 mod class;
 mod conditions;
 mod control;
 mod engine;
+mod fanotify;
 mod format;
 mod host;
+mod incore;
 mod mounts;
+mod naming;
 mod perf;
 mod phases;
 mod place;
 mod probe;
 mod redact;
+mod residency;
 mod run;
+mod seccomp;
 mod session;
+mod sightings;
 mod signals;
+mod spans;
 mod streams;
 mod supervise;
 mod table;
@@ -35,6 +43,7 @@ mod target;
 mod touch;
 mod tracefs;
 mod tracer;
+mod tree;
 mod walk;
 
 pub use attach::{Attach, attach};
@@ -111,6 +120,14 @@ pub enum Error {
     NoRecorder {
         /// Each one's reason.
         refusals: Vec<String>,
+    },
+    /// A recorder that cannot be used here.
+    #[error("the recorder {recorder} cannot be used here: {why}")]
+    Refused {
+        /// Its name.
+        recorder: &'static str,
+        /// The reason.
+        why: String,
     },
     /// The tracing file system is out of reach.
     #[error("cannot open the kernel's tracing file system")]

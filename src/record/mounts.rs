@@ -115,7 +115,7 @@ impl Mount {
 }
 
 /// File systems without files that a start reads from a disk.
-fn is_pseudo(kind: &str) -> bool {
+pub(super) fn is_pseudo(kind: &str) -> bool {
     [
         "proc",
         "sysfs",

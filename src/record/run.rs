@@ -43,7 +43,7 @@ pub fn run(
     options.until.questions()?;
     let targets = Targets::new(options)?;
     let place = Place::here(run.root.as_deref(), &targets.all())?;
-    let mut session = Session::prepare(options, targets, place, progress)?;
+    let mut session = Session::prepare(options, targets, place, false, progress)?;
 
     let system = |what| move |e: nix::Error| Error::System { what, source: e.into() };
     let signals = Signals::block().map_err(system("block signals"))?;
@@ -52,13 +52,17 @@ pub fn run(
     let streams = if run.inherit_streams { Ok(Streams::inherited()) } else { Streams::between() };
     let streams =
         streams.map_err(|source| Error::System { what: "stand between the command and its output", source })?;
-    let gated = Gated::start(&run.command, confined, streams.for_child())
+    let mut gated = Gated::start(&run.command, confined, streams.for_child(), session.engine.filter())
         .map_err(|source| Error::System { what: "start a process", source })?;
     let pid = gated.pid;
-    session.engine.start(&Subject::Child(pid.as_raw()), options.ring)?;
+    // From here on it is not left behind, whatever goes wrong.
+    let mut command = Command::new(pid, signals);
+    session.engine.start(&Subject::Child(pid), &session.place, options.ring)?;
     let began = Began::now();
     let exec = |source| Error::Exec { command: run.command[0].clone(), source };
-    let mut command = Command::new(gated.release().map_err(exec)?, signals);
+    gated.open().map_err(exec)?;
+    session.engine.released(pid)?;
+    gated.wait().map_err(exec)?;
     let flowing = streams.start(&options.until.on_line(session.tell.clone()));
     session.listen(progress)?;
 

@@ -68,14 +68,15 @@ impl Targets {
 }
 
 impl<'a> Session<'a> {
-    /// Finds a recorder, walks the root and does what the recorder needs done before the start.
+    /// Finds a recorder (`running`: of what runs already), walks the root and does what the recorder needs done before the start.
     pub(super) fn prepare(
         options: &'a Options,
         targets: Targets,
         place: Place,
+        running: bool,
         progress: &dyn Progress,
     ) -> Result<Self, Error> {
-        let mut engine = Engine::find(options.recorder)?;
+        let mut engine = Engine::find(options.recorder, running)?;
         let before = place.snapshot();
         engine.prepare(&place, &before, options.keep_cache, progress)?;
         let (tell, marks) = channel();
@@ -109,7 +110,7 @@ impl<'a> Session<'a> {
         complete: bool,
         progress: &dyn Progress,
     ) -> Result<Profile, Error> {
-        let log = self.engine.stop();
+        let raw = self.engine.stop();
         let missing = wait.missing();
         let after = self.place.snapshot();
         let recorder = self.engine.describe();
@@ -117,7 +118,7 @@ impl<'a> Session<'a> {
         host.extend(host::versions(self.before.entries.iter().map(|e| e.path.as_str())));
         host.insert("root_filesystem".into(), self.place.mounts.root.kind.clone());
         host.extend(self.engine.facts().clone());
-        let seen = self.engine.assemble(log, &self.place, &self.before, &after, began.events);
+        let seen = self.engine.assemble(raw, &self.place, &self.before, &after, began.events);
         let Seen { assembled: Assembled { mut files, unmapped, own_writes }, events, lost, writers, notes } = seen;
         let changes = diff(&self.before, &after);
         let changed: HashSet<&str> = changes.iter().map(|(e, _)| e.path.as_str()).collect();

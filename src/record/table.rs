@@ -152,7 +152,7 @@ fn calibrate(root: &Path, entries: &[&Entry], tracer: &mut Tracer) -> Result<Opt
         if file.read_at(&mut [0; 512], 0).is_err() {
             continue;
         }
-        let mut log = Log::default();
+        let mut log = Log::new(tracer.reckoning(false));
         tracer.drain(&mut rings, &mut log);
         if tracer.misses_only() {
             let _advice_only = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);

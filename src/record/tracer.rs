@@ -7,9 +7,10 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Error;
+use super::cache::Cache;
 use super::format::{Field, Format};
 use super::perf::{Record, Ring, Watch};
-use super::touch::{CACHED, Log, MMAP, READ, Touch};
+use super::touch::{Event, Log, Reckoning, What};
 use super::tracefs::Tracefs;
 
 /// A recorder that this kernel has.
@@ -26,8 +27,9 @@ pub(super) struct Tracer {
 #[derive(Clone)]
 struct Layout {
     id: u64,
-    kinds: u8,
+    what: What,
     kind_of_event: Field,
+    thread: Field,
     ino: Field,
     dev: Field,
     index: Field,
@@ -35,10 +37,11 @@ struct Layout {
     order: Option<Field>,
 }
 
-const FILEMAP: [(&str, u8); 3] = [
-    ("filemap/mm_filemap_get_pages", READ),
-    ("filemap/mm_filemap_fault", MMAP),
-    ("filemap/mm_filemap_map_pages", MMAP),
+const FILEMAP: [(&str, What); 4] = [
+    ("filemap/mm_filemap_get_pages", What::Read),
+    ("filemap/mm_filemap_fault", What::Fault),
+    ("filemap/mm_filemap_map_pages", What::Around),
+    (PAGE_CACHE, What::Added),
 ];
 /// Most bytes of all rings together, but for [`SMALL_RING`] each.
 const RINGS: usize = 512 << 20;
@@ -50,13 +53,13 @@ impl Tracer {
     /// Finds the exact tracepoints.
     pub(super) fn filemap() -> Result<Self, Error> {
         let tracefs = Tracefs::open()?;
-        let layouts = FILEMAP.iter().map(|(event, kinds)| Layout::find(&tracefs, event, *kinds));
+        let layouts = FILEMAP.iter().map(|(event, what)| Layout::find(&tracefs, event, *what));
         Ok(Self { name: "filemap", layouts: layouts.collect::<Result<_, _>>()?, off_by_one: false })
     }
 
     /// Finds the tracepoint of cache misses.
     pub(super) fn page_cache() -> Result<Self, Error> {
-        let layouts = vec![Layout::find(&Tracefs::open()?, PAGE_CACHE, CACHED)?];
+        let layouts = vec![Layout::find(&Tracefs::open()?, PAGE_CACHE, What::Added)?];
         Ok(Self { name: "page-cache", layouts, off_by_one: false })
     }
 
@@ -65,8 +68,17 @@ impl Tracer {
         self.name == "page-cache"
     }
 
-    /// The touch that a raw event reports.
-    fn decode(&self, at: u64, raw: &[u8]) -> Option<Touch> {
+    /// How its events are to be reckoned with. `dropped` tells that the page cache was emptied before.
+    pub(super) fn reckoning(&self, dropped: bool) -> Reckoning {
+        match (self.misses_only(), dropped) {
+            (true, _) => Reckoning::Misses,
+            (false, true) => Reckoning::Narrowed(Cache::default()),
+            (false, false) => Reckoning::Windows,
+        }
+    }
+
+    /// What a raw event tells.
+    fn decode(&self, at: u64, raw: &[u8]) -> Option<Event> {
         let layout = self.layouts.iter().find(|l| l.kind_of_event.read(raw) == Some(l.id & 0xffff))?;
         let start = layout.index.read(raw)?;
         let last = match (layout.last, layout.order) {
@@ -74,12 +86,11 @@ impl Tracer {
             (None, Some(order)) => start.checked_add(1_u64.checked_shl(u32::try_from(order.read(raw)?).ok()?)? - 1)?,
             (None, None) => start,
         };
-        let end = if self.off_by_one && layout.kinds == READ { last } else { last.checked_add(1)? };
-        let dev = u32::try_from(layout.dev.read(raw)?).ok()?;
-        (start < end).then_some(Touch {
-            dev,
-            kinds: layout.kinds,
-            events: 1,
+        let end = if self.off_by_one && layout.what == What::Read { last } else { last.checked_add(1)? };
+        (start < end).then_some(Event {
+            what: layout.what,
+            thread: u32::try_from(layout.thread.read(raw)?).ok()?,
+            dev: u32::try_from(layout.dev.read(raw)?).ok()?,
             ino: layout.ino.read(raw)?,
             start,
             end,
@@ -112,8 +123,8 @@ impl Tracer {
         for ring in rings {
             count += ring.drain(&mut |record| match record {
                 Record::Sample(at, raw) => {
-                    if let Some(touch) = self.decode(at, raw) {
-                        log.push(touch);
+                    if let Some(event) = self.decode(at, raw) {
+                        log.push(event);
                     }
                 }
                 Record::Lost(n) => log.lost += n,
@@ -124,17 +135,18 @@ impl Tracer {
 }
 
 impl Layout {
-    fn find(tracefs: &Tracefs, event: &'static str, kinds: u8) -> Result<Self, Error> {
+    fn find(tracefs: &Tracefs, event: &'static str, what: What) -> Result<Self, Error> {
         let format = tracefs.event(event)?.ok_or(Error::NoTracepoint { event })?;
-        Self::new(event, &format, kinds)
+        Self::new(event, &format, what)
     }
 
-    fn new(event: &str, format: &Format, kinds: u8) -> Result<Self, Error> {
+    fn new(event: &str, format: &Format, what: What) -> Result<Self, Error> {
         let field = |name| format.field(name).map_err(|why| Error::Format { event: event.to_owned(), why });
         Ok(Self {
             id: format.id,
-            kinds,
+            what,
             kind_of_event: field("common_type")?,
+            thread: field("common_pid")?,
             ino: field("i_ino")?,
             dev: field("s_dev")?,
             index: field("index")?,
@@ -155,11 +167,10 @@ const EVERY: Duration = Duration::from_millis(20);
 
 impl Recording {
     /// Starts it.
-    pub(super) fn start(tracer: Arc<Tracer>, mut rings: Vec<Ring>) -> Self {
+    pub(super) fn start(tracer: Arc<Tracer>, mut rings: Vec<Ring>, mut log: Log) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let mut log = Log::default();
             while !flag.load(Ordering::Relaxed) {
                 tracer.drain(&mut rings, &mut log);
                 thread::sleep(EVERY);

@@ -82,6 +82,12 @@ enum RecorderArg {
     Filemap,
     /// Cache misses with their read-ahead, after dropping the page cache (any kernel, root)
     PageCache,
+    /// What is opened, and of that what comes into the page cache (root with `CAP_SYS_ADMIN`)
+    Fanotify,
+    /// Every call that opens, reads or maps; slower, but without any privilege (kernel 5.6)
+    Seccomp,
+    /// What comes into the page cache, whoever brings it there; without any privilege
+    Residency,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -110,6 +116,9 @@ impl Args {
                 RecorderArg::Auto => Which::Auto,
                 RecorderArg::Filemap => Which::Filemap,
                 RecorderArg::PageCache => Which::PageCache,
+                RecorderArg::Fanotify => Which::Fanotify,
+                RecorderArg::Seccomp => Which::Seccomp,
+                RecorderArg::Residency => Which::Residency,
             },
             ring: usize::from(self.ring_mib) << 20,
             keep_cache: self.keep_cache,
