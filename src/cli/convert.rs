@@ -13,7 +13,7 @@ use crate::convert::{self, Converted, HotCodec, LayerError, Options, Report};
 use crate::estargz::{CHUNK_SIZE, Format, Level};
 use crate::image::Reference;
 use crate::plan::{HotLayer, Layout};
-use crate::profile::{self, Profile};
+use crate::profile::Profile;
 use crate::store;
 
 /// Largest chunk offered: the snapshotter decompresses and holds a whole chunk for every read that misses.
@@ -162,17 +162,7 @@ fn journal() -> Option<PathBuf> {
 fn read_profiles(paths: &[PathBuf], apart: bool) -> Result<Vec<Profile>, Failure> {
     let mut all: Vec<Profile> = Vec::new();
     for path in paths {
-        let named = |e: Box<dyn std::error::Error + Send + Sync>| Failure {
-            code: 1,
-            error: format!("profile {}: {}", path.display(), super::chain(&*e)).into(),
-            hint: None,
-        };
-        let size = std::fs::metadata(path).map_err(|e| named(e.into()))?.len();
-        if size > profile::MAX_BYTES {
-            return Err(named(format!("{size} bytes: at most {} are read", profile::MAX_BYTES).into()));
-        }
-        let bytes = std::fs::read(path).map_err(|e| named(e.into()))?;
-        let next = profile::read(&bytes).map_err(|e| named(e.into()).hint("a profile is written by `esgz profile`"))?;
+        let next = super::profile::read(path)?;
         match all.iter_mut().find(|p| !apart || p.header.platform == next.header.platform) {
             None => all.push(next),
             Some(first) => first.merge(next),

@@ -32,6 +32,15 @@ impl Output {
         let _closed = writeln!(out, "{text}");
     }
 
+    /// Bytes as they are, to stdout. A full disk is an error, a closed pipe is none.
+    pub fn bytes(&self, bytes: &[u8]) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        match out.write_all(bytes).and_then(|()| out.flush()) {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e),
+            _ => Ok(()),
+        }
+    }
+
     /// Data as indented JSON, to stdout.
     pub fn json(&self, value: &impl serde::Serialize) {
         match serde_json::to_string_pretty(value) {

@@ -10,8 +10,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
+pub mod combine;
+pub mod diff;
+pub mod export;
 mod file;
+pub mod glob;
+pub mod import;
 mod merge;
+mod names;
+pub mod page;
+pub mod ranges;
+pub mod summary;
+pub mod tree;
+#[cfg(test)]
+pub(crate) mod sample;
 pub use file::{Error, MAX_BYTES, read, write};
 pub use merge::union;
 
@@ -70,6 +82,9 @@ pub struct Header {
     /// Events of files that could not be mapped to a path, by device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub unmapped: BTreeMap<String, u64>,
+    /// The recordings that a merged profile was made of; empty for a recording.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merged: Vec<Source>,
     /// What the recorder has to say about this run: what it left out, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
@@ -90,6 +105,27 @@ pub struct Captured {
     /// Files that were left out, by class.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_out: BTreeMap<String, u64>,
+}
+
+/// A recording that went into a merged profile.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Source {
+    /// Image reference, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Manifest digest, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<Digest>,
+    /// The command and its arguments, redacted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
+    /// Start, RFC 3339 UTC.
+    pub started_at: String,
+    /// Name of the recorder.
+    pub recorder: String,
+    /// Models of the host's GPUs, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -121,7 +157,7 @@ pub struct Phase {
 }
 
 /// Where a file came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// A file of the image.
@@ -171,6 +207,17 @@ pub struct File {
     /// Touched ranges: ascending, disjoint, not adjacent, aligned outwards to 4 KiB and cut at the size.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<Range>,
+}
+
+impl Origin {
+    /// As the profile file spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Volume => "volume",
+            Self::Driver => "driver",
+        }
+    }
 }
 
 impl Profile {

@@ -5,4 +5,5 @@ mod bench;
 mod index;
 mod profile;
 mod rig;
+mod tools;
 mod verify;

@@ -4,9 +4,18 @@ use super::Failure;
 use super::output::Output;
 
 mod attach;
+mod diff;
+mod export;
+mod files;
+mod image;
+mod import;
+mod merge;
 mod recording;
 mod run;
+mod show;
 mod stop;
+
+pub(super) use files::read;
 
 /// Record what a container really reads and writes until it is ready, and work with such profiles
 ///
@@ -29,6 +38,11 @@ enum Command {
     Run(run::Args),
     Attach(attach::Args),
     Stop(stop::Args),
+    Show(show::Args),
+    Merge(merge::Args),
+    Diff(diff::Args),
+    Import(import::Args),
+    Export(export::Args),
 }
 
 /// Runs it.
@@ -37,6 +51,11 @@ pub(super) fn run(args: Args, out: &Output) -> Result<u8, Failure> {
         Some(Command::Run(args)) => run::run(args, out),
         Some(Command::Attach(args)) => attach::run(args, out),
         Some(Command::Stop(args)) => stop::run(&args, out),
+        Some(Command::Show(args)) => show::run(&args, out),
+        Some(Command::Merge(args)) => merge::run(&args, out),
+        Some(Command::Diff(args)) => diff::run(&args, out),
+        Some(Command::Import(args)) => import::run(&args, out),
+        Some(Command::Export(args)) => export::run(&args, out),
         None => match (args.recording, args.own) {
             (Some(recording), Some(own)) => run::run(run::Args { recording, own }, out),
             _ => Err(Failure::new(2, "nothing to do").hint("esgz profile --help lists what there is")),
