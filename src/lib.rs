@@ -22,6 +22,7 @@ pub mod estargz;
 pub mod profile;
 pub mod store;
 pub mod record;
+pub mod k8s;
 pub mod plan;
 pub mod convert;
 pub mod verify;

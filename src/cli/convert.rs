@@ -9,11 +9,11 @@ use std::str::FromStr;
 use super::Failure;
 use super::output::Output;
 use super::platform::{Platforms, platforms};
+use super::profiled::{self, Profiled};
 use crate::convert::{self, Converted, HotCodec, LayerError, Options, Report};
 use crate::estargz::{CHUNK_SIZE, Format, Level};
 use crate::image::Reference;
 use crate::plan::{HotLayer, Layout};
-use crate::profile::Profile;
 use crate::store;
 
 /// Largest chunk offered: the snapshotter decompresses and holds a whole chunk for every read that misses.
@@ -30,8 +30,10 @@ pub(super) struct Args {
     /// Where the converted image goes; tagged only when everything is there
     dst: Reference,
     /// Profile that decides the layout; may be given several times, the runs are merged
-    #[arg(long = "profile", value_name = "FILE")]
-    profiles: Vec<PathBuf>,
+    ///
+    /// from-image takes the one that `esgz profile push` put beside SRC; where there are several, from-image:NAME
+    #[arg(long = "profile", value_name = "FILE", value_parser = profiled::profiled)]
+    profiles: Vec<Profiled>,
     /// plain, landmark (profiled files in front of the landmark), hot (copies of small and densely read files in a topmost
     /// ordinary layer), hot+landmark (both: the other profiled files in front), or auto: hot with a profile, plain without
     #[arg(long, value_name = "LAYOUT", default_value = "auto", value_parser = layout)]
@@ -158,25 +160,12 @@ fn journal() -> Option<PathBuf> {
     Some(cache.join("esgz/converted.jsonl"))
 }
 
-/// Reads profiles and merges them; with `apart` those of one platform.
-fn read_profiles(paths: &[PathBuf], apart: bool) -> Result<Vec<Profile>, Failure> {
-    let mut all: Vec<Profile> = Vec::new();
-    for path in paths {
-        let next = super::profile::read(path)?;
-        match all.iter_mut().find(|p| !apart || p.header.platform == next.header.platform) {
-            None => all.push(next),
-            Some(first) => first.merge(next),
-        }
-    }
-    Ok(all)
-}
-
 pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     let (platform, wanted) = match &args.platform {
         Platforms::One(platform) => (platform.clone(), None),
         Platforms::Index(list) => (String::new(), Some(list)),
     };
-    let profiles = read_profiles(&args.profiles, wanted.is_some())?;
+    let profiles = profiled::read(&args.profiles, &args.src, &args.platform)?;
     let profile = profiles.first();
     for lost in profiles.iter().map(|p| p.header.lost_events).filter(|&n| n > 0) {
         out.say(format_args!("warning: the profile is incomplete: its recorder lost {lost} events"));

@@ -18,6 +18,7 @@ mod inspect;
 pub mod output;
 mod platform;
 mod profile;
+mod profiled;
 mod verify;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling

@@ -20,6 +20,8 @@ pub mod names {
     pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
     /// OCI image config.
     pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// The empty JSON object, as the config of what is no image.
+    pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
     /// Uncompressed layer.
     pub const LAYER_TAR: &str = "application/vnd.oci.image.layer.v1.tar";
     /// Gzip layer; eStargz is one.
@@ -76,6 +78,22 @@ pub mod names {
     pub const ENCODER: &str = "dev.esgz.encoder";
     /// Manifest annotation of ours: the layout chosen.
     pub const LAYOUT: &str = "dev.esgz.layout";
+    /// Manifest annotation: when what it holds was made (OCI image spec, "Pre-Defined Annotation Keys").
+    pub const CREATED: &str = "org.opencontainers.image.created";
+    /// Type of an artifact of ours: the profile of an image.
+    pub const PROFILE: &str = "application/vnd.esgz.profile.v1+json";
+    /// Its only layer: the profile file, compressed.
+    pub const PROFILE_ZSTD: &str = "application/vnd.esgz.profile.v1+json+zstd";
+    /// Annotation of such an artifact: what tells it from the other profiles of the image.
+    pub const PROFILE_NAME: &str = "dev.esgz.profile.name";
+    /// Annotation of such an artifact: the recorder.
+    pub const PROFILE_RECORDER: &str = "dev.esgz.profile.recorder";
+    /// Annotation of such an artifact: the version of the program that recorded.
+    pub const PROFILE_VERSION: &str = "dev.esgz.profile.version";
+    /// Annotation of such an artifact: what ended the recording.
+    pub const PROFILE_UNTIL: &str = "dev.esgz.profile.until";
+    /// Annotation of such an artifact: the GPU of the machine, where there was one.
+    pub const PROFILE_GPU: &str = "dev.esgz.profile.gpu";
     /// Manifest annotation of ours: manifest digest of the image that was converted.
     pub const SOURCE: &str = "dev.esgz.source.digest";
 }

@@ -25,7 +25,7 @@ fn read(store: &dyn Blobs, blob: &Descriptor) -> Result<Vec<u8>, Error> {
 }
 
 /// Manifest bytes of an image of one layer, without storing them.
-fn image(store: &dyn Images, text: &str, architecture: &str) -> Vec<u8> {
+pub(super) fn image(store: &dyn Images, text: &str, architecture: &str) -> Vec<u8> {
     let layer = blob(text.as_bytes());
     store.put(&layer, &text.as_bytes().to_vec()).expect("put");
     let rootfs = json!({"type": "layers", "diff_ids": [layer.digest.to_string()]});

@@ -17,6 +17,8 @@ use crate::digest::Digest;
 use crate::image::manifest::MAX_JSON_BYTES;
 use crate::image::{Descriptor, Image, names};
 
+mod referrers;
+
 /// Annotation of an `index.json` entry: the tag.
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const VERSION: &str = "1.0.0";
@@ -230,10 +232,11 @@ impl Images for Layout {
         let list = index.get_mut("manifests").and_then(Value::as_array_mut);
         let list = list.ok_or_else(|| Error::Malformed { what, why: "no list of manifests".into() })?;
         let tag_of = |entry: &Value| Some(entry.get("annotations")?.get(REF_NAME)?.as_str()?.to_owned());
+        let is_artifact = |entry: &Value| self.tag.is_none() && entry.get("artifactType").is_some();
         // The new entry stands where the first of its tag stood; what was said about the old manifest goes with it.
         let mut new = Some(descriptor.to_json());
         for entry in std::mem::take(list) {
-            if tag_of(&entry) == self.tag {
+            if tag_of(&entry) == self.tag && !is_artifact(&entry) {
                 list.extend(new.take());
             } else {
                 list.push(entry);
@@ -270,22 +273,22 @@ mod tests {
 
     use super::*;
 
-    struct Folder(tempfile::TempDir);
+    pub(super) struct Folder(tempfile::TempDir);
 
     impl Folder {
-        fn new() -> Self {
+        pub(super) fn new() -> Self {
             Self(tempfile::tempdir().expect("a folder"))
         }
 
-        fn path(&self) -> PathBuf {
+        pub(super) fn path(&self) -> PathBuf {
             self.0.path().join("layout")
         }
 
-        fn open(&self, tag: Option<&str>) -> Layout {
+        pub(super) fn open(&self, tag: Option<&str>) -> Layout {
             Layout::open(&self.path(), tag, true).expect("a layout")
         }
 
-        fn index(&self) -> Value {
+        pub(super) fn index(&self) -> Value {
             serde_json::from_slice(&fs::read(self.path().join("index.json")).expect("an index")).expect("JSON")
         }
 
@@ -306,7 +309,7 @@ mod tests {
         blob
     }
 
-    fn image(layout: &Layout, text: &str) -> (Vec<u8>, Digest) {
+    pub(super) fn image(layout: &Layout, text: &str) -> (Vec<u8>, Digest) {
         let layer = put(layout, text.as_bytes());
         let config = json!({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer.digest.to_string()]}});
         let mut config = put(layout, config.to_string().as_bytes());

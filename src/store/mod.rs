@@ -18,6 +18,8 @@ pub mod index;
 pub mod layout;
 #[cfg(test)]
 pub(crate) mod memory;
+pub mod profiles;
+pub mod referrers;
 pub mod registry;
 mod select;
 mod verified;

@@ -5,7 +5,7 @@ use std::io::Read;
 use serde_json::{Value, json};
 
 use super::layout::REF_NAME;
-use super::{Blobs, Error};
+use super::{Blobs, Error, referrers};
 use crate::digest::Digest;
 use crate::image::manifest::MAX_JSON_BYTES;
 use crate::image::{Config, Descriptor, Image, Manifest, names};
@@ -89,7 +89,10 @@ pub(super) fn tagged(
     name: &str,
     fetch: &dyn Fn(&Descriptor) -> Result<Document, Error>,
 ) -> Result<Document, Error> {
-    let all = entries(index, &format!("index.json in {name}"))?;
+    let mut all = entries(index, &format!("index.json in {name}"))?;
+    if wanted.is_none() {
+        all.retain(|e| !referrers::is_aside(e));
+    }
     let tag = |e: &Entry| e.descriptor.annotation(REF_NAME).map(ToOwned::to_owned);
     let mut tags: Vec<_> = all.iter().map(tag).collect();
     tags.sort();

@@ -37,7 +37,7 @@ fn image(dir: &Path, os: &str, architecture: &str) -> Value {
 }
 
 /// A layout with an index of images, and an attestation of the first.
-fn layout(dir: &Path, platforms: &[(&str, &str)]) {
+pub(crate) fn layout(dir: &Path, platforms: &[(&str, &str)]) {
     fs::create_dir_all(dir.join("blobs/sha256")).expect("a folder");
     fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("a file");
     let mut manifests: Vec<Value> = platforms.iter().map(|(os, architecture)| image(dir, os, architecture)).collect();

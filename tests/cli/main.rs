@@ -3,7 +3,9 @@
 
 mod bench;
 mod index;
+mod k8s;
 mod profile;
+mod profiles;
 mod rig;
 mod tools;
 mod verify;

@@ -32,10 +32,17 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>, Failure> {
 
 /// Reads a profile.
 pub(in super::super) fn read(path: &Path) -> Result<Profile, Failure> {
-    profile::read(&bytes(path)?).map_err(|e| {
+    read_with_bytes(path).map(|(_, profile)| profile)
+}
+
+/// Reads a profile and what it is written as.
+pub(super) fn read_with_bytes(path: &Path) -> Result<(Vec<u8>, Profile), Failure> {
+    let bytes = bytes(path)?;
+    let profile = profile::read(&bytes).map_err(|e| {
         Failure::new(1, format!("profile {}: {}", path.display(), super::super::chain(&e)))
             .hint("a profile is written by `esgz profile`; lists of other tools become one with `esgz profile import`")
-    })
+    })?;
+    Ok((bytes, profile))
 }
 
 /// Reads several profiles.

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::output::Output;
+use crate::store::profiles;
 
 mod attach;
 mod diff;
@@ -9,7 +10,11 @@ mod export;
 mod files;
 mod image;
 mod import;
+mod inside;
+mod k8s;
 mod merge;
+mod pull;
+mod push;
 mod recording;
 mod run;
 mod show;
@@ -43,6 +48,15 @@ enum Command {
     Diff(diff::Args),
     Import(import::Args),
     Export(export::Args),
+    Push(push::Args),
+    Pull(pull::Args),
+    // Boxed for its size.
+    K8s(Box<k8s::Args>),
+    #[command(hide = true)]
+    K8sCopy(inside::Copy),
+    #[command(hide = true)]
+    K8sCollect(inside::Collect),
+    K8sReceive(inside::Receive),
 }
 
 /// Runs it.
@@ -56,9 +70,24 @@ pub(super) fn run(args: Args, out: &Output) -> Result<u8, Failure> {
         Some(Command::Diff(args)) => diff::run(&args, out),
         Some(Command::Import(args)) => import::run(&args, out),
         Some(Command::Export(args)) => export::run(&args, out),
+        Some(Command::Push(args)) => push::run(&args, out),
+        Some(Command::Pull(args)) => pull::run(&args, out),
+        Some(Command::K8s(args)) => k8s::run(&args, out),
+        Some(Command::K8sCopy(args)) => inside::copy(&args),
+        Some(Command::K8sCollect(args)) => inside::collect(&args),
+        Some(Command::K8sReceive(args)) => inside::receive(&args, out),
         None => match (args.recording, args.own) {
             (Some(recording), Some(own)) => run::run(run::Args { recording, own }, out),
             _ => Err(Failure::new(2, "nothing to do").hint("esgz profile --help lists what there is")),
         },
+    }
+}
+
+/// Reads the name of a profile.
+fn name(text: &str) -> Result<String, String> {
+    if profiles::is_name(text) {
+        Ok(text.into())
+    } else {
+        Err("expected 1 to 128 printable characters without spaces".into())
     }
 }

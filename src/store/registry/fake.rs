@@ -9,7 +9,7 @@ use super::{DIGEST_HEADER, Files, Registry};
 use crate::digest::Digest;
 use crate::http::stub::{Answer, Asked, Stub};
 use crate::http::{Client, Retry};
-use crate::image::Reference;
+use crate::image::{Reference, names};
 use crate::store::select;
 
 #[derive(Default)]
@@ -20,6 +20,8 @@ pub(super) struct Content {
     /// Digests by other repository.
     elsewhere: HashMap<String, HashMap<String, Vec<u8>>>,
     sessions: usize,
+    /// Whether it lists what is about a manifest.
+    pub(super) lists_referrers: bool,
     /// What was written to a session; there may be one write.
     pub(super) written: HashMap<String, Vec<u8>>,
 }
@@ -51,6 +53,13 @@ impl Fake {
             fault(asked, before).unwrap_or_else(|| answer(&mut inside.lock().expect("content"), asked))
         });
         Self { stub, content }
+    }
+
+    /// A registry with the referrers API.
+    pub(in crate::store) fn listing() -> Self {
+        let fake = Self::start();
+        fake.content.lock().expect("content").lists_referrers = true;
+        fake
     }
 
     /// A client of `a/b`, with `:tag` or `@digest`.
@@ -163,8 +172,47 @@ fn answer(content: &mut Content, asked: &Asked) -> Answer {
             for name in [name.to_owned(), digest.to_string()] {
                 content.manifests.insert(name, (kind.into(), asked.body.clone()));
             }
-            Answer::new(201, "").with(DIGEST_HEADER, digest)
+            let answer = Answer::new(201, "").with(DIGEST_HEADER, digest);
+            match subject(&asked.body) {
+                Some(subject) if content.lists_referrers => answer.with("oci-subject", subject),
+                _ => answer,
+            }
         }
+        ("DELETE", ("manifests", name)) => match content.manifests.remove(name) {
+            Some(_) => Answer::new(202, ""),
+            None => error(404, "MANIFEST_UNKNOWN"),
+        },
+        ("GET", ("referrers", digest)) if content.lists_referrers => referrers(content, digest, query),
         _ => error(405, "UNSUPPORTED"),
     }
+}
+
+fn subject(manifest: &[u8]) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(manifest).ok()?;
+    Some(json.get("subject")?.get("digest")?.as_str()?.into())
+}
+
+/// One entry a page, so that whoever does not turn the page sees less.
+fn referrers(content: &Content, digest: &str, query: &str) -> Answer {
+    let about = |(name, (_, bytes)): &(&String, &(String, Vec<u8>))| {
+        name.starts_with("sha256:") && subject(bytes).as_deref() == Some(digest)
+    };
+    let mut all: Vec<_> = content.manifests.iter().filter(about).collect();
+    all.sort();
+    let page: usize = query.rsplit_once("page=").map_or(0, |(_, n)| n.parse().expect("a page"));
+    let entry = |(name, (kind, bytes)): &(&String, &(String, Vec<u8>))| {
+        let json: serde_json::Value = serde_json::from_slice(bytes).expect("JSON");
+        let (artifact, annotations) = (&json["artifactType"], &json["annotations"]);
+        serde_json::json!({
+            "mediaType": kind, "digest": name, "size": bytes.len(), "artifactType": artifact, "annotations": annotations,
+        })
+    };
+    let list: Vec<_> = all.iter().skip(page).take(1).map(entry).collect();
+    let index = serde_json::json!({ "schemaVersion": 2, "mediaType": names::INDEX, "manifests": list });
+    let answer = Answer::new(200, index.to_string()).with("content-type", names::INDEX);
+    if page + 1 < all.len() {
+        let next = page + 1;
+        return answer.with("link", format!("</v2/a/b/referrers/{digest}?page={next}>; rel=\"next\""));
+    }
+    answer
 }

@@ -24,6 +24,7 @@ mod growing;
 #[cfg(test)]
 pub(super) mod fake;
 mod mount;
+mod referrers;
 #[cfg(test)]
 mod tests;
 
@@ -121,7 +122,7 @@ impl Registry {
     }
 
     /// Writes a manifest or index under a tag or its digest.
-    fn put_document(&self, selector: &str, media_type: &str, bytes: &[u8], digest: Digest) -> Result<Digest, Error> {
+    fn put_document(&self, selector: &str, media_type: &str, bytes: &[u8], digest: Digest) -> Result<Response, Error> {
         let shared = &self.shared;
         let url = shared.url(&format!("manifests/{selector}"))?;
         let what = || format!("write manifest {selector} to {}", shared.name);
@@ -134,7 +135,7 @@ impl Registry {
             return Err(Error::Unsupported { what: what(), why });
         }
         check_answer(&response, &digest, what)?;
-        Ok(digest)
+        Ok(response)
     }
 
     /// One upload session: everything, or nothing that anybody can see.
@@ -341,7 +342,7 @@ impl Images for Registry {
 
     fn put_part(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
         let digest = Digest::of(bytes);
-        self.put_document(&digest.to_string(), media_type, bytes, digest)
+        self.put_document(&digest.to_string(), media_type, bytes, digest).map(|_| digest)
     }
 
     fn put_manifest(&self, media_type: &str, bytes: &[u8]) -> Result<Digest, Error> {
@@ -351,6 +352,6 @@ impl Images for Registry {
             return Err(Error::Corrupt { what, expected: expected.to_string(), found: digest.to_string() });
         }
         let selector = self.reference.tag.clone().unwrap_or_else(|| digest.to_string());
-        self.put_document(&selector, media_type, bytes, digest)
+        self.put_document(&selector, media_type, bytes, digest).map(|_| digest)
     }
 }
