@@ -147,6 +147,11 @@ fn profile() {
     run("profile", targets::profile);
 }
 
+#[test]
+fn list() {
+    run("list", targets::list);
+}
+
 /// A target that panics would be seen.
 #[test]
 #[should_panic(expected = "footer/")]

@@ -9,6 +9,12 @@ use esgz::estargz::gzip::{Encoder, Level};
 use esgz::estargz::{Layer, footer, toc};
 use esgz::image::{Config, Descriptor, Image, Manifest};
 use esgz::plan::{Chunking, HotLayer, Layout, hot_paths, plan};
+use esgz::profile::combine::{Mode, combine};
+use esgz::profile::diff::diff;
+use esgz::profile::page::page;
+use esgz::profile::summary::Summary;
+use esgz::profile::tree::{Node, Tree};
+use esgz::profile::{Profile, export, import};
 use esgz::tar::{self, BLOCK, END, Entry, Kind, Merged, padding, regular_header};
 
 /// Chunks above this size are not opened: the reader takes up to 1 GiB, which would only make fuzzing slow.
@@ -184,5 +190,42 @@ pub fn profile(bytes: &[u8]) {
         assert!(
             Chunking::fitted(profile, 1 << 20).fitted_files() <= profile.files.iter().map(|f| 1 + f.links.len()).sum()
         );
+        shown(profile);
+    }
+    let all = combine(&[profile.clone(), twice], Mode::Quantile(0.6)).expect("one platform").profile;
+    let again = esgz::profile::read(&esgz::profile::write(&all));
+    assert_eq!(again.ok().as_ref(), Some(&all), "a merged profile reads back");
+    assert_eq!(diff(&profile, &profile).total.only_new, 0, "a profile has all of itself");
+}
+
+/// What a profile is turned into for people and other tools.
+fn shown(profile: &Profile) {
+    let summary = Summary::of(profile, None);
+    let html = page(profile, &summary, None);
+    assert_eq!(html.matches("</script").count(), 2, "nothing in a profile ends its element");
+    for format in [export::Format::CtrRemote, export::Format::Nydus, export::Format::NydusRanges, export::Format::Paths]
+    {
+        let _ = export::export(profile, format);
+    }
+}
+
+/// Takes the bytes for every kind of list, with the files of an image and without.
+pub fn list(bytes: &[u8]) {
+    let mut tree = Tree::default();
+    for (path, node) in [
+        ("usr/bin/a", Node::File { size: 10_000 }),
+        ("usr/lib/b.so", Node::File { size: 3 }),
+        ("bin", Node::Link("usr/bin".into())),
+        ("loop", Node::Link("/loop/x".into())),
+    ] {
+        tree.add(path, node);
+    }
+    for format in [import::Format::CtrRemote, import::Format::Nydus, import::Format::Paths] {
+        for tree in [None, Some(&tree)] {
+            let context = import::Context { platform: "linux/amd64".into(), tree, ..import::Context::default() };
+            let Ok(imported) = import::import(format, bytes, &context) else { continue };
+            let again = esgz::profile::read(&esgz::profile::write(&imported.profile));
+            assert_eq!(again.ok().as_ref(), Some(&imported.profile), "an imported list is a profile");
+        }
     }
 }

@@ -93,7 +93,12 @@ impl Builder {
                     entry.needs_files("a whole file, as there are no files to tell the size that ranges lie in")
                 );
             }
-            (None, Some(path)) => vec![(format!("/{}", clean(&path)), entry.size.unwrap_or(0))],
+            // The root itself is no file.
+            (None, Some(path)) => Some(clean(&path))
+                .filter(|path| !path.is_empty())
+                .map(|path| (format!("/{path}"), entry.size.unwrap_or(0)))
+                .into_iter()
+                .collect(),
             (Some(tree), Some(path)) => match tree.resolve(&path) {
                 Some((path, Node::File { size })) => vec![(path, size)],
                 Some((path, Node::Dir)) if format != Format::CtrRemote => tree.files_below(&path).collect(),

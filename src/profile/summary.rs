@@ -20,6 +20,8 @@ const CLASSES: [(&str, u64); 5] = [
 const SPARSE: u64 = MIB;
 /// A folder is shown by itself from this share of all touched bytes on (2 %).
 const FOLDER_SHARE: u64 = 50;
+/// Folders further down are not shown by themselves: a path may have as many parts as its profile has bytes.
+const DEEPEST: usize = 64;
 
 /// Files that have something in common. Sizes in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -213,9 +215,9 @@ fn folders(profile: &Profile, touched: u64) -> Vec<Group> {
     let mut all: BTreeMap<&str, Group> = BTreeMap::new();
     for file in &profile.files {
         // Of the root the name is empty.
-        for (end, _) in file.path.match_indices('/') {
+        for (end, _) in file.path.match_indices('/').take(DEEPEST) {
             let name = &file.path[..end];
-            all.entry(name).or_insert_with(|| Group::named(name)).add(file);
+            all.entry(name).or_default().add(file);
         }
     }
     let least = (touched / FOLDER_SHARE).max(1);
@@ -230,10 +232,8 @@ fn folders(profile: &Profile, touched: u64) -> Vec<Group> {
             group.take(&whole[name]);
         }
     }
-    let mut out: Vec<Group> = shown.into_values().filter(|g| g.files > 0).collect();
-    for group in &mut out {
-        group.name.push('/');
-    }
+    let shown = shown.into_iter().filter(|(_, g)| g.files > 0);
+    let mut out: Vec<Group> = shown.map(|(name, g)| Group { name: format!("{name}/"), ..g }).collect();
     out.sort_by(|a, b| (b.touched, &a.name).cmp(&(a.touched, &b.name)));
     out
 }

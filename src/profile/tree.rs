@@ -7,6 +7,8 @@ use crate::tar::clean;
 
 /// Symlinks that are followed for one path, as many as Linux does.
 const MAX_LINKS: usize = 40;
+/// Longest path that is followed, in bytes (`PATH_MAX` of Linux).
+pub(super) const MAX_PATH: usize = 4096;
 
 /// What a path is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +42,9 @@ impl Tree {
 
     /// The path at the end of all symlinks, with what it is; absolute. None for what is not there or leads in a circle.
     pub fn resolve(&self, path: &str) -> Option<(String, Node)> {
+        if path.len() > MAX_PATH {
+            return None;
+        }
         let mut at = String::new();
         let mut left: Vec<String> = parts(path);
         let mut links = 0;
@@ -55,13 +60,15 @@ impl Tree {
             let next = if at.is_empty() { part } else { format!("{at}/{part}") };
             if let Some(Node::Link(text)) = self.nodes.get(&next) {
                 links += 1;
-                if links > MAX_LINKS {
+                if links > MAX_LINKS || text.len() > MAX_PATH {
                     return None;
                 }
                 if text.starts_with('/') {
                     at.clear();
                 }
                 left.extend(parts(text));
+            } else if next.len() > MAX_PATH {
+                return None;
             } else {
                 at = next;
             }

@@ -98,7 +98,7 @@ fn print(diff: &Diff, limit: usize, out: &Output) {
     }
     out.data(format_args!("\n{totals}"));
     let apart: Vec<&FileDiff> =
-        diff.files.iter().filter(|f| f.change != Change::Kept || f.only_old + f.only_new > 0).collect();
+        diff.files.iter().filter(|f| f.change != Change::Kept || f.only_old > 0 || f.only_new > 0).collect();
     if !apart.is_empty() && limit > 0 {
         let mut files = table(&["CHANGE", "ONLY OLD", "ONLY NEW", "BOTH", "PATH"], 1..4);
         for f in apart.iter().take(limit) {

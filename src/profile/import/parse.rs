@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::super::tree::MAX_PATH;
 use crate::digest::Digest;
 
 /// Whose list it is.
@@ -100,6 +101,14 @@ fn plain(path: &str) -> Entry {
     Entry { path: path.into(), ..Entry::default() }
 }
 
+/// A longer path is none, and would take long to be looked up.
+fn checked(entry: Entry) -> Result<Entry, Error> {
+    if entry.path.len() > MAX_PATH {
+        return Err(error(entry.place, &entry.path, format!("a path of at most {MAX_PATH} bytes")));
+    }
+    Ok(entry)
+}
+
 /// One entry a line; empty lines count for nothing. An error is what was expected.
 fn entries(text: &str, mut one: impl FnMut(&str) -> Result<Option<Entry>, String>) -> Result<List, Error> {
     let mut list = List::default();
@@ -110,7 +119,7 @@ fn entries(text: &str, mut one: impl FnMut(&str) -> Result<Option<Entry>, String
         }
         let place = format!("line {}", i + 1);
         if let Some(entry) = one(line).map_err(|expected| error(place.as_str(), line, expected))? {
-            list.entries.push(Entry { place, ..entry });
+            list.entries.push(checked(Entry { place, ..entry })?);
         }
     }
     Ok(list)
@@ -163,7 +172,7 @@ fn prefetch(text: &str) -> Result<List, Error> {
         if !file.path.starts_with('/') {
             return Err(error(place, &file.path, "an absolute path"));
         }
-        out.entries.push(Entry { place, ranges: file.ranges, ..plain(&file.path) });
+        out.entries.push(checked(Entry { place, ranges: file.ranges, ..plain(&file.path) })?);
     }
     Ok(out)
 }
@@ -245,6 +254,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_named_by_its_line() {
+        let long = [b"/", "x".repeat(MAX_PATH).as_bytes()].concat();
+        let found = parse(Format::Paths, &long).map(drop).expect_err("too long").to_string();
+        assert!(found.len() < 200 && found.ends_with("expected a path of at most 4096 bytes"), "{found}");
         let cases: [(Format, &[u8], &str); 9] = [
             (Format::CtrRemote, b"{\"path\":\"a\"}\n\nusr/bin\n", "line 3: found \"usr/bin\", expected a JSON object"),
             (Format::CtrRemote, b"{\"path\":\"\"}", "line 1: found \"{\\\"path\\\":\\\"\\\"}\", expected a path"),

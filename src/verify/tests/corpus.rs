@@ -149,6 +149,19 @@ fn profiles() -> Files {
     ]
 }
 
+/// Lists of other tools, of files that the target knows.
+fn lists() -> Files {
+    let json = json!({"version": "v1", "files": [{"path": "/usr/bin/a", "ranges": [[0, 1], [4096, 9000]]}, {"path": "/bin/a"}]});
+    let record = json!({"path": "usr/bin/a", "manifestDigest": Digest::of(b""), "layerIndex": 2});
+    vec![
+        ("ctr-remote", format!("{record}\n{}\n", json!({"path": "bin/a"})).into_bytes()),
+        ("nydus", b"/usr/bin/a\n/usr/lib\n/loop/y\n".to_vec()),
+        ("nydus-csv", b"path,size,elapsed\n\"/usr/bin/a\",10000,250\n/b,1.5 KiB,2.500 s\n".to_vec()),
+        ("nydus-json", json.to_string().into_bytes()),
+        ("paths", b"# comment\n/usr/**/*.so\n/bin/?\n/usr/bin/\\a\n..\n".to_vec()),
+    ]
+}
+
 #[test]
 #[ignore = "writes testdata/fuzz"]
 fn write_the_fuzz_corpus() {
@@ -160,6 +173,7 @@ fn write_the_fuzz_corpus() {
         ("footer", footers()),
         ("manifest", manifests()),
         ("profile", profiles()),
+        ("list", lists()),
     ];
     for (target, files) in targets {
         std::fs::create_dir_all(root.join(target)).expect("a folder");
