@@ -338,18 +338,20 @@ fn user(args: &Args, out: &Output) -> Option<u32> {
     if args.run_as_user.is_some() {
         return args.run_as_user;
     }
-    let of_image = |config: Value| {
-        let user = config.get("User").and_then(Value::as_str).unwrap_or_default();
-        user.split(':').next().and_then(|u| u.parse().ok()).filter(|u| *u > 0)
+    let why = match config(args) {
+        Err(e) => format!("the image could not be read here to see its user ({})", super::super::chain(&*e.error)),
+        Ok(config) => {
+            let user = config.get("User").and_then(Value::as_str).unwrap_or_default();
+            if let Some(user) = user.split(':').next().and_then(|u| u.parse().ok()).filter(|u| *u > 0) {
+                return Some(user);
+            }
+            "the image names no user by a number other than 0".into()
+        }
     };
-    let found = config(args).ok().and_then(of_image);
-    if found.is_none() {
-        out.say(
-            "warning: the image names no user by a number other than 0: where the level restricted is enforced the pod is refused; \
-             see --run-as-user",
-        );
-    }
-    found
+    out.say(format_args!(
+        "warning: {why}: where the level restricted is enforced the pod is refused; see --run-as-user"
+    ));
+    None
 }
 
 fn read_patch(path: &Path) -> Result<Value, Failure> {
