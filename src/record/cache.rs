@@ -1,7 +1,12 @@
-//! What the page cache holds while we record, as far as its own events tell, and what that says about the kernel's fault-around.
+//! What the page cache holds while we record, as far as its own events tell, and what that says about events that tell too much or too
+//! little.
 //!
 //! On a fault the kernel first maps whatever the cache has of the 64 KiB around (`mm_filemap_map_pages` names the whole window). Only
 //! pages that were in the cache then can have been touched without another event: the others would have to fault again.
+//!
+//! A `read(2)` whose first pages are there and whose last one is still coming is told from that last one on only
+//! (`filemap_get_pages` leaves before its tracepoint): what it took before that is found from where the thread's read before it
+//! ended, or from where the read-ahead that it set off begins.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +22,22 @@ pub(super) struct Cache {
     words: HashMap<(u32, u64, u64), u64>,
     /// Files that had pages in it before.
     warm: HashSet<Key>,
+    /// What each thread did last.
+    threads: HashMap<u32, Thread>,
 }
+
+/// A thread's latest steps on one file.
+#[derive(Debug, Default)]
+struct Thread {
+    key: Key,
+    /// Behind the last page that it read.
+    read: Option<u64>,
+    /// Pages that it has brought in since: one run.
+    added: Option<(u64, u64)>,
+}
+
+/// A gap between two reads that is larger is a seek: the kernel takes 31 folios in one go.
+const LARGEST_GAP: u64 = 256;
 
 impl Cache {
     fn add(&mut self, e: &Event) {
@@ -27,6 +47,35 @@ impl Cache {
             let bits = (!0 << first) & (!0 >> (64 - behind));
             *self.words.entry((e.dev, e.ino, word)).or_default() |= bits;
         }
+    }
+
+    /// Follows what a thread brings in.
+    fn note_added(&mut self, e: &Event) {
+        let thread = self.thread(e);
+        thread.added = match thread.added {
+            Some((start, end)) if end == e.start => Some((start, e.end)),
+            _ => Some((e.start, e.end)),
+        };
+    }
+
+    fn thread(&mut self, e: &Event) -> &mut Thread {
+        let thread = self.threads.entry(e.thread).or_default();
+        if thread.key != (e.dev, e.ino) {
+            *thread = Thread { key: (e.dev, e.ino), ..Thread::default() };
+        }
+        thread
+    }
+
+    /// A read with the pages in front that its event does not tell of.
+    fn whole(&mut self, e: &Event) -> Event {
+        let key = (e.dev, e.ino);
+        let thread = self.thread(e);
+        let (before, added) = (thread.read, thread.added.take());
+        thread.read = Some(e.end);
+        let from_added = added.filter(|(start, end)| *start < e.start && e.start <= *end).map(|(start, _)| start);
+        let from_read = before.filter(|end| *end < e.start && e.start - end <= LARGEST_GAP);
+        let start = from_read.or(from_added).filter(|start| (*start..e.start).all(|p| self.holds(key, p)));
+        Event { start: start.unwrap_or(e.start), ..*e }
     }
 
     fn holds(&self, key: Key, page: u64) -> bool {
@@ -41,7 +90,10 @@ impl Cache {
         let mut windows = Vec::new();
         for (e, missed) in events.iter().zip(missed) {
             match e.what {
-                What::Added => self.add(e),
+                What::Added => {
+                    self.add(e);
+                    self.note_added(e);
+                }
                 What::Around => {
                     let pages: Vec<u64> = (e.start..e.end).filter(|p| self.holds((e.dev, e.ino), *p)).collect();
                     if pages.is_empty() && !missed {
@@ -50,7 +102,8 @@ impl Cache {
                     }
                     windows.push((*e, pages));
                 }
-                What::Read | What::Fault => out.push(*e),
+                What::Read => out.push(self.whole(e)),
+                What::Fault => out.push(*e),
             }
         }
         for (window, pages) in windows {
@@ -107,6 +160,21 @@ mod tests {
     fn a_file_that_was_cached_before_counts_with_its_whole_windows() {
         let warm = [event(What::Around, 7, 0, 16), event(What::Around, 7, 32, 48), event(What::Fault, 7, 40, 41)];
         assert_eq!(pages(&warm).len(), 32);
+    }
+
+    #[test]
+    fn a_read_whose_first_pages_were_there_is_made_whole() {
+        // Sync read-ahead of 0..32, and only the last page asked for was still coming.
+        let first = [event(What::Added, 7, 0, 16), event(What::Added, 7, 16, 32), event(What::Read, 7, 24, 25)];
+        assert_eq!(pages(&first), (0..25).collect::<Vec<_>>());
+        // The next read goes on where this one ended; one of another thread has no such beginning.
+        let next = [&first[..], &[event(What::Read, 7, 30, 31)]].concat();
+        assert_eq!(pages(&next), (0..31).collect::<Vec<_>>());
+        let other = [&first[..], &[event(What::Read, 8, 30, 31)]].concat();
+        assert_eq!(pages(&other), (0..25).chain([30]).collect::<Vec<_>>());
+        // Pages that are not in the cache were not read.
+        let far = [&first[..], &[event(What::Read, 7, 40, 41)]].concat();
+        assert_eq!(pages(&far), (0..25).chain([40]).collect::<Vec<_>>());
     }
 
     #[test]

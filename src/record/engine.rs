@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
@@ -20,8 +21,8 @@ use super::sightings::Sightings;
 use super::table::Table;
 use super::touch::Log;
 use super::tracer::{Recording, Tracer};
-use super::walk::{Entry, Snapshot};
-use super::{Error, naming};
+use super::walk::{Entry, Snapshot, below};
+use super::{Error, incore, naming};
 use crate::profile::Recorder;
 use crate::progress::{Progress, chain};
 
@@ -141,6 +142,10 @@ pub(super) struct Seen {
 
 /// The state of the page cache in which everything that comes into it is known.
 const DROPPED: &str = "dropped before the start";
+/// Where nobody may drop it.
+const PUSHED: &str = "pushed out file by file";
+/// Smaller files have no folios that are larger than the window of a fault.
+const HUGE: u64 = 64 << 10;
 /// What a kept page cache does to the filemap recorder. Measured on 6.18: `filemap_map_pages` leaves before its tracepoint when a
 /// 2 MiB folio could be mapped whole, and such folios are in the cache when a file was written lately.
 const KEPT: &str = "mapped files that are cached in 2 MiB folios may be missing";
@@ -233,20 +238,25 @@ impl Engine {
         let needs = match &self.kind {
             Kind::Trace { tracer, .. } => tracer.misses_only(),
             Kind::Fanotify(_) | Kind::Residency(_) => true,
-            // Calls are seen whatever the cache holds.
-            Kind::Seccomp { .. } => return Ok(()),
+            Kind::Seccomp { .. } => false,
         };
         let state = if keep_cache && !needs {
-            format!("kept: {KEPT}")
+            format!("kept: {}", self.when_kept())
         } else {
             match (drop_caches(), &self.kind) {
                 (Ok(()), _) => DROPPED.into(),
                 // These push out file by file what they look at.
-                (Err(_), Kind::Fanotify(_) | Kind::Residency(_)) => "pushed out file by file".into(),
+                (Err(_), Kind::Fanotify(_) | Kind::Residency(_)) => PUSHED.into(),
+                // Calls are seen whatever the cache holds, but it maps the huge folios that it has at one touch.
+                (Err(_), Kind::Seccomp { .. }) => {
+                    before.entries.iter().filter(|e| e.size > HUGE).for_each(|e| push_out(place, e));
+                    PUSHED.into()
+                }
                 (Err(e), _) if needs => return Err(Error::DropCaches(e)),
                 (Err(e), _) => {
-                    progress.warn(&format!("the page cache was not dropped ({e}): {KEPT}"));
-                    format!("kept: {KEPT}")
+                    let words = self.when_kept();
+                    progress.warn(&format!("the page cache was not dropped ({e}): {words}"));
+                    format!("kept: {words}")
                 }
             }
         };
@@ -266,6 +276,14 @@ impl Engine {
             Kind::Seccomp { .. } => {}
         }
         Ok(())
+    }
+
+    /// What a kept page cache does to this recorder.
+    fn when_kept(&self) -> &'static str {
+        match self.kind {
+            Kind::Seccomp { .. } => "a touch of a mapped file that is cached in 2 MiB folios counts all of them",
+            _ => KEPT,
+        }
     }
 
     /// The filter that the command has to put on, if this recorder wants one.
@@ -400,11 +418,20 @@ fn look(place: &Place, before: &Snapshot) -> Result<Residency, Error> {
     Residency::prepare(&place.root, &[before].into_iter().chain(&volumes).collect::<Vec<_>>())
 }
 
+/// Pushes a file out of the page cache; where that is refused it stays.
+fn push_out(place: &Place, e: &Entry) {
+    if let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(below(&place.root, &e.path))
+    {
+        incore::evict(&file);
+    }
+}
+
 const DROP_CACHES: &str = "/proc/sys/vm/drop_caches";
 
 fn drop_caches() -> io::Result<()> {
     nix::unistd::sync();
-    fs::write(DROP_CACHES, "3")
+    // The page cache alone: without their inodes, file systems of libfuse's high-level interface give files new numbers.
+    fs::write(DROP_CACHES, "1")
 }
 
 /// Whether they can be dropped, without doing it.

@@ -30,7 +30,7 @@ pub(super) const INFLATION: &str = "of the files that the command opened, the pa
      read-ahead; what processes read that ended before they could be looked at is taken for the command's";
 /// What it cannot see, for the profile's header.
 pub(super) const BLIND: &str = "pages that were in the page cache before and could not be pushed out (other processes map them), files on tmpfs, \
-     O_DIRECT, what was read and deleted, renamed or cut off; ranges of files of up to 1 MiB have the time of the file's first open";
+     O_DIRECT, what was read and deleted, renamed, cut off or pushed out again for want of memory; ranges of files of up to 1 MiB have the time of the file's first open";
 
 /// Longest wait for an event: the delay of the end.
 const WAIT: u16 = 50;
@@ -84,6 +84,7 @@ impl Fanotify {
             }
         }
         out.notes.extend(looked.notes);
+        out.lost += looked.lost;
         out
     }
 }
@@ -217,8 +218,7 @@ impl Watch {
             self.seen.lost += 1;
             return;
         };
-        let (owner, name) = self.tree.owner(event.pid());
-        match owner {
+        match self.tree.owner(event.pid()) {
             Owner::Other => return,
             Owner::Gone => self.gone += 1,
             Owner::Command => {}
@@ -232,8 +232,10 @@ impl Watch {
         }
         self.seen.events += 1;
         let key = (meta.st_dev, meta.st_ino);
-        if let Some(name) = name.filter(|_| mask.contains(MaskFlags::FAN_CLOSE_WRITE)) {
-            self.seen.writers.insert(key, name.to_owned());
+        if mask.contains(MaskFlags::FAN_CLOSE_WRITE)
+            && let Some(name) = self.tree.name(event.pid())
+        {
+            self.seen.writers.insert(key, name);
         }
         let bits = [(MaskFlags::FAN_OPEN, OPEN), (MaskFlags::FAN_OPEN_EXEC, EXEC), (MaskFlags::FAN_ACCESS, READ)];
         let kinds = bits.into_iter().filter(|(bit, _)| mask.contains(*bit)).fold(0, |k, (_, kind)| k | kind);

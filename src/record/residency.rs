@@ -35,8 +35,8 @@ pub(super) const INFLATION: &str = "pages that came into the page cache meanwhil
      node; what start-up wrote into existing files counts as touched";
 /// What it cannot see, for the profile's header.
 pub(super) const BLIND: &str = "pages that were in the page cache before and could not be pushed out (other processes map them), files that this \
-     user neither owns nor may write, files on tmpfs, O_DIRECT, what was read and deleted, renamed or cut off between two looks; files of \
-     up to 1 MiB have no time but that of the end";
+     user neither owns nor may write, files on tmpfs, O_DIRECT, what was read and deleted, renamed, cut off or pushed out again for want of memory between two looks; files of up to 1 MiB \
+     are looked at once, at the end, and have no other time";
 
 /// One recording.
 pub(super) struct Residency {
@@ -45,6 +45,8 @@ pub(super) struct Residency {
     big: Vec<Watched>,
     left_out: LeftOut,
     sampler: Option<Sampler>,
+    /// How often somebody had dropped the page cache before the start; nothing before `start`.
+    drops: Option<u64>,
 }
 
 /// A file and what is known of it.
@@ -122,6 +124,7 @@ impl Residency {
             big: Vec::new(),
             left_out: LeftOut::default(),
             sampler: None,
+            drops: None,
         };
         let mut seen = HashSet::new();
         let entries = walks.iter().flat_map(|w| &w.entries).filter(|e| e.size > 0 && seen.insert((e.dev, e.ino)));
@@ -182,6 +185,7 @@ impl Residency {
 
     /// Begins to look at the big files from time to time. Call it behind the fork: it starts a thread.
     pub(super) fn start(&mut self) {
+        self.drops = Some(drops());
         let (stop, stopped) = channel();
         let (root, mut files) = (self.root.clone(), std::mem::take(&mut self.big));
         let thread = thread::spawn(move || {
@@ -220,6 +224,13 @@ impl Residency {
             out.files.insert(file.key, sighting);
         }
         out.notes.extend(sum.words());
+        let dropped = self.drops.map_or(0, |before| drops().saturating_sub(before));
+        if dropped > 0 {
+            out.lost += dropped;
+            out.notes.push(format!(
+                "the page cache was dropped {dropped} times meanwhile: what was read before may be missing"
+            ));
+        }
         out
     }
 }
@@ -304,6 +315,12 @@ impl LeftOut {
         ];
         all.into_iter().filter(|(n, _)| *n > 0).map(|(n, words)| format!("{n} {words}")).collect()
     }
+}
+
+/// How often the page cache of this machine was dropped by hand: each time all that no look has seen yet is lost.
+fn drops() -> u64 {
+    let text = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    text.lines().find_map(|l| l.strip_prefix("drop_pagecache ")?.parse().ok()).unwrap_or_default()
 }
 
 /// Opens a file if it still is the one of that device and inode. Waits for nothing and follows no link in the last place.

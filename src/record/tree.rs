@@ -32,7 +32,7 @@ struct Process {
     until: Instant,
 }
 
-/// A number may be used again by another process, and `exec` changes a name.
+/// A number may be used again by another process.
 const TRUST: Duration = Duration::from_secs(1);
 /// Deeper than processes are nested; a race with their ends must not make it endless.
 const DEPTH: usize = 256;
@@ -43,10 +43,10 @@ impl Tree {
         Self { child: child.as_raw(), ours: std::process::id().cast_signed(), looked: HashMap::new() }
     }
 
-    /// Whose process that is, and its name. The number is as seen from here: 0 is a process of another PID namespace.
-    pub(super) fn owner(&mut self, pid: i32) -> (Owner, Option<&str>) {
+    /// Whose process that is. The number is as seen from here: 0 is a process of another PID namespace.
+    pub(super) fn owner(&mut self, pid: i32) -> Owner {
         if pid <= 0 || pid == self.ours {
-            return (Owner::Other, None);
+            return Owner::Other;
         }
         let now = Instant::now();
         if self.looked.get(&pid).is_none_or(|p| p.until < now) {
@@ -57,7 +57,12 @@ impl Tree {
                 }
             }
         }
-        self.looked.get(&pid).map_or((Owner::Gone, None), |p| (p.owner, p.name.as_deref()))
+        self.looked.get(&pid).map_or(Owner::Gone, |p| p.owner)
+    }
+
+    /// A process's name now, or when it was last looked at: `exec` changes it.
+    pub(super) fn name(&self, pid: i32) -> Option<String> {
+        stat(pid).map(|(name, _)| name).or_else(|| self.looked.get(&pid)?.name.clone())
     }
 
     fn look(&self, pid: i32) -> (Owner, Option<String>) {
@@ -121,14 +126,15 @@ mod tests {
         std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).expect("a line");
         let grandchild: i32 = line.trim().parse().expect("a pid");
         let mut tree = Tree::of(Pid::from_raw(child.id().cast_signed()));
-        assert_eq!(tree.owner(child.id().cast_signed()), (Owner::Command, Some("sh")));
-        assert_eq!(tree.owner(grandchild).0, Owner::Command);
-        assert_eq!(tree.owner(1).0, Owner::Other);
-        assert_eq!(tree.owner(std::process::id().cast_signed()).0, Owner::Other);
-        assert_eq!(tree.owner(0).0, Owner::Other);
-        assert_eq!(tree.owner(i32::MAX).0, Owner::Gone);
+        assert_eq!(tree.owner(child.id().cast_signed()), Owner::Command);
+        assert_eq!(tree.name(child.id().cast_signed()).as_deref(), Some("sh"));
+        assert_eq!(tree.owner(grandchild), Owner::Command);
+        assert_eq!(tree.owner(1), Owner::Other);
+        assert_eq!(tree.owner(std::process::id().cast_signed()), Owner::Other);
+        assert_eq!(tree.owner(0), Owner::Other);
+        assert_eq!(tree.owner(i32::MAX), Owner::Gone);
         nix::sys::signal::kill(Pid::from_raw(grandchild), nix::sys::signal::Signal::SIGKILL).expect("alive");
         child.wait().expect("ended");
-        assert_eq!(tree.owner(grandchild).0, Owner::Command, "what is known is not forgotten");
+        assert_eq!(tree.owner(grandchild), Owner::Command, "what is known is not forgotten");
     }
 }

@@ -54,9 +54,9 @@ fn record(root: &Path, script: &str) -> (Sightings, Snapshot) {
     let residency = Residency::prepare(root, &[&before]).expect("works here");
     let gated = gated(&format!("cd {}; {script}", root.display()));
     let all = Fanotify::start(root, &mounts(root), gated.pid, residency).expect("root may");
-    // We ourselves, and a process that is nobody's child.
+    // We ourselves, and a process that is nobody's child, which lives long enough to be looked at.
     fs::read(root.join("never")).expect("readable");
-    let foreign = format!("(sleep 0.2; cat {} >/dev/null; sleep 0.3) &", root.join("foreign").display());
+    let foreign = format!("(sleep 0.2; read line < {}; sleep 1) &", root.join("foreign").display());
     assert!(Command::new("sh").args(["-c", &foreign]).status().expect("sh runs").success());
     finish(gated);
     (all.stop(), before)
@@ -129,7 +129,7 @@ fn writers_alone_and_a_hundred_thousand_opens() {
     }
     let dir = tree();
     let gated = gated(&format!(
-        "cd {}; exec python3 -c \"\nfor i in range(100000): open('c').close()\nopen('w','w').close()\"",
+        "cd {}; exec python3 -c \"\nfor i in range(100000): open('c').close()\nopen('w','w').close(); import time; time.sleep(0.3)\"",
         dir.path().display()
     ));
     let mounts = mounts(dir.path());
