@@ -190,7 +190,7 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
             plan.mismatches.push(Mismatch { path: file.path.clone(), touched_bytes: file.touched_bytes(), what });
         };
         let here = merged.get(path).and_then(|at| contents.of(at));
-        let elsewhere = || file.digest.and_then(|d| moved.get(&d)).and_then(|at| contents.of(*at));
+        let elsewhere = || moved.get(&Identity::of(file)?).and_then(|at| contents.of(*at));
         let Some(content) = here.or_else(elsewhere) else {
             mismatch(What::Missing);
             plan.fit.missing_files += 1;
@@ -222,7 +222,8 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
         let hot: HashSet<At> = plan.hot.iter().copied().collect();
         for (file, content) in found.into_iter().filter(|(_, content)| !hot.contains(content)) {
             // Under its own name where it has one: a hard link brings its target along.
-            let at = merged.get(file.path.trim_start_matches('/')).unwrap_or(content);
+            let here = merged.get(file.path.trim_start_matches('/')).filter(|at| contents.of(*at) == Some(content));
+            let at = here.unwrap_or(content);
             plan.prioritized[at.layer].push(at.index);
         }
     }
@@ -234,24 +235,53 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
     plan
 }
 
+/// What a profiled file is known by under another path.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Identity {
+    /// Its content.
+    Content(Digest),
+    /// Its name and size, of a large file that was not digested.
+    Large(String, u64),
+}
+
+/// Files from this size on are known by their names where no digest is: two of one name and size are hardly ever different.
+const LARGE: u64 = 1 << 20;
+
+impl Identity {
+    fn of(file: &File) -> Option<Self> {
+        let name = || file.path.rsplit('/').next().unwrap_or_default().to_owned();
+        file.digest.map(Self::Content).or_else(|| (file.size >= LARGE).then(|| Self::Large(name(), file.size)))
+    }
+}
+
 /// Where the content of profiled files is whose paths are not in the image, as after an update of the interpreter: the first
-/// path that shows it.
-fn moved(files: &[&File], merged: &Merged, contents: &Contents<'_>) -> HashMap<Digest, At> {
-    let is_missing = |f: &&&File| merged.get(f.path.trim_start_matches('/')).is_none();
-    let wanted: HashSet<Digest> = files.iter().filter(is_missing).filter_map(|f| f.digest).collect();
-    let mut out: HashMap<Digest, (&str, At)> = HashMap::new();
+/// path that shows it, and of large files known by their names the only one.
+fn moved(files: &[&File], merged: &Merged, contents: &Contents<'_>) -> HashMap<Identity, At> {
+    let is_missing = |f: &&&File| merged.get(f.path.trim_start_matches('/')).and_then(|at| contents.of(at)).is_none();
+    let wanted: HashSet<Identity> = files.iter().filter(is_missing).filter_map(|f| Identity::of(f)).collect();
+    let mut out: HashMap<Identity, (&str, At)> = HashMap::new();
+    let mut ambiguous = HashSet::new();
     if wanted.is_empty() {
         return HashMap::new();
     }
     for (path, at) in merged.iter() {
-        let digest = contents.of(at).and_then(|c| contents.layers[c.layer].digests[c.index]);
-        let Some(digest) = digest.filter(|d| wanted.contains(d)) else { continue };
-        let first = out.entry(digest).or_insert((path, at));
-        if path < first.0 {
-            *first = (path, at);
+        let Some(content) = contents.of(at) else { continue };
+        let layer = &contents.layers[content.layer];
+        let name = path.rsplit('/').next().unwrap_or(path);
+        let large = Identity::Large(name.to_owned(), layer.entries[content.index].size);
+        for identity in layer.digests[content.index].map(Identity::Content).into_iter().chain([large]) {
+            if !wanted.contains(&identity) {
+                continue;
+            }
+            let first = out.entry(identity.clone()).or_insert((path, at));
+            if first.0 != path && matches!(identity, Identity::Large(..)) {
+                ambiguous.insert(identity);
+            } else if path < first.0 {
+                *first = (path, at);
+            }
         }
     }
-    out.into_iter().map(|(digest, (_, at))| (digest, at)).collect()
+    out.into_iter().filter(|(identity, _)| !ambiguous.contains(identity)).map(|(i, (_, at))| (i, at)).collect()
 }
 
 /// Finds the entry that holds a file's content, hard links followed.
@@ -312,6 +342,20 @@ mod tests {
             entries: files.iter().map(|(path, _)| entry(path)).collect(),
             digests: files.iter().map(|(_, content)| Some(Digest::of(content.as_bytes()))).collect(),
         }
+    }
+
+    #[test]
+    fn a_large_file_without_digest_is_known_by_its_name_and_size_if_it_is_the_only_one() {
+        let large = |path: &str| File { size: LARGE, digest: None, ..file(path, "", &[Touched::Read]) };
+        let files = vec![large("/py3.11/libbig.so"), large("/py3.11/libtwo.so")];
+        let profile = Profile { schema: SCHEMA.into(), header: Header::default(), files, writes: vec![] };
+        let mut layer = image(&[("py3.12/libbig.so", "b"), ("py3.12/libtwo.so", "c"), ("other/libtwo.so", "d")]);
+        layer.entries.iter_mut().for_each(|e| e.size = LARGE);
+        let plan = plan(Layout::Landmark, HotLayer::Copy, &[layer], Some(&profile));
+        assert_eq!(
+            (plan.fit.moved_files, plan.fit.missing_files, plan.prioritized[0].as_slice()),
+            (1, 1, [0].as_slice())
+        );
     }
 
     #[test]

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::mounts::{Mounts, device_name};
 use super::table::{Table, kernel_device};
 use super::touch::{CACHED, EXEC, MMAP, OPEN, READ, Touch};
-use super::walk::{Limits, below};
+use super::walk::{self, Limits, below};
 use crate::digest::{Digest, HashingReader};
 use crate::profile::{File, Kind, Origin, Range};
 
@@ -142,12 +142,12 @@ pub(super) fn digest(files: &mut [File], root: &Path, changed: &HashSet<&str>, l
     for f in
         files.iter_mut().filter(|f| f.origin == Origin::Image && f.size <= limit && !changed.contains(f.path.as_str()))
     {
-        f.digest = hash(&below(root, &f.path), f.size).ok();
+        f.digest = hash(root, &f.path, f.size).ok();
     }
 }
 
-fn hash(path: &Path, size: u64) -> io::Result<Digest> {
-    let mut reader = HashingReader::new(fs::File::open(path)?);
+fn hash(root: &Path, path: &str, size: u64) -> io::Result<Digest> {
+    let mut reader = HashingReader::new(walk::open(root, path)?.take(size.saturating_add(1)));
     io::copy(&mut reader, &mut io::sink())?;
     let (digest, count) = reader.finish();
     if count == size { Ok(digest) } else { Err(io::Error::other("size changed")) }

@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::conditions::{End, Mark, Wait};
@@ -51,8 +52,12 @@ pub fn attach(
     let place = Place::of_process(pid, &targets.all())?;
     let mut session = Session::prepare(options, targets, place, true, progress)?;
     let signals = Signals::block().map_err(|e| Error::System { what: "block signals", source: e.into() })?;
+    // Every thread takes some for each CPU.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        let _as_many_as_there_are = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
     let (subject, words) = subject(pid)?;
-    session.engine.start(&subject, &session.place, options.ring)?;
+    session.start(&subject)?;
     session.engine.note("watched", words);
     let began = Began::now();
     // What is asked is asked where the process listens. Threads that are started from here on are there, too.
@@ -70,7 +75,7 @@ pub fn attach(
             let _we_listen = tell.send(Mark::Stop(std::time::Instant::now()));
         }
         // Its code is its parent's to know.
-        kill(Pid::from_raw(pid), None).is_err().then_some(Ended::Code(0))
+        has_ended(pid).then_some(Ended::Code(0))
     });
     let complete = match end {
         End::Met | End::Stopped => true,
@@ -88,6 +93,12 @@ pub fn attach(
     let profile = session.conclude(began, wait, &command, complete, progress)?;
     written(&profile);
     Ok(())
+}
+
+/// Whether a process has gone, or is waited for by its parent only.
+fn has_ended(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 /// The main process of a container: the one of its control group that no other of them has started.

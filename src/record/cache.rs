@@ -22,30 +22,42 @@ pub(super) struct Cache {
     words: HashMap<(u32, u64, u64), u64>,
     /// Files that had pages in it before.
     warm: HashSet<Key>,
-    /// What each thread did last.
-    threads: HashMap<u32, Thread>,
+    /// What each thread did last on each file.
+    threads: HashMap<(u32, Key), Thread>,
+    /// First pages of 2 MiB folios, of which one touch maps all.
+    huge: HashSet<(u32, u64, u64)>,
 }
 
 /// A thread's latest steps on one file.
 #[derive(Debug, Default)]
 struct Thread {
-    key: Key,
     /// Behind the last page that it read.
     read: Option<u64>,
     /// Pages that it has brought in since: one run.
     added: Option<(u64, u64)>,
 }
 
-/// A gap between two reads that is larger is a seek: the kernel takes 31 folios in one go.
-const LARGEST_GAP: u64 = 256;
+/// A gap between two reads that is larger is a seek: the kernel takes 31 folios in one go, of 128 KiB at most where read-ahead has its
+/// usual size.
+const LARGEST_GAP: u64 = 31 * 32;
+/// Pages in a folio that one entry of the page tables maps.
+const HUGE: u64 = 512;
 
 impl Cache {
+    /// Knows of files that have pages in the cache already.
+    pub(super) fn with_warm(warm: HashSet<(u32, u64)>) -> Self {
+        Self { warm, ..Self::default() }
+    }
+
     fn add(&mut self, e: &Event) {
         for word in e.start / 64..=(e.end - 1) / 64 {
             let first = e.start.max(word * 64) - word * 64;
             let behind = e.end.min(word * 64 + 64) - word * 64;
             let bits = (!0 << first) & (!0 >> (64 - behind));
             *self.words.entry((e.dev, e.ino, word)).or_default() |= bits;
+        }
+        if e.end - e.start >= HUGE {
+            self.huge.insert((e.dev, e.ino, e.start));
         }
     }
 
@@ -59,11 +71,7 @@ impl Cache {
     }
 
     fn thread(&mut self, e: &Event) -> &mut Thread {
-        let thread = self.threads.entry(e.thread).or_default();
-        if thread.key != (e.dev, e.ino) {
-            *thread = Thread { key: (e.dev, e.ino), ..Thread::default() };
-        }
-        thread
+        self.threads.entry((e.thread, (e.dev, e.ino))).or_default()
     }
 
     /// A read with the pages in front that its event does not tell of.
@@ -74,8 +82,15 @@ impl Cache {
         thread.read = Some(e.end);
         let from_added = added.filter(|(start, end)| *start < e.start && e.start <= *end).map(|(start, _)| start);
         let from_read = before.filter(|end| *end < e.start && e.start - end <= LARGEST_GAP);
-        let start = from_read.or(from_added).filter(|start| (*start..e.start).all(|p| self.holds(key, p)));
+        let held = |start: &u64| (*start..e.start).all(|p| self.holds(key, p));
+        let start = from_read.filter(held).or_else(|| from_added.filter(held));
         Event { start: start.unwrap_or(e.start), ..*e }
+    }
+
+    /// A fault with the pages that come with it.
+    fn mapped(&self, e: &Event) -> Event {
+        let start = e.start / HUGE * HUGE;
+        if self.huge.contains(&(e.dev, e.ino, start)) { Event { start, end: start + HUGE, ..*e } } else { *e }
     }
 
     fn holds(&self, key: Key, page: u64) -> bool {
@@ -95,6 +110,9 @@ impl Cache {
                     self.note_added(e);
                 }
                 What::Around => {
+                    if self.huge.contains(&(e.dev, e.ino, e.start / HUGE * HUGE)) {
+                        out.push(self.mapped(e));
+                    }
                     let pages: Vec<u64> = (e.start..e.end).filter(|p| self.holds((e.dev, e.ino), *p)).collect();
                     if pages.is_empty() && !missed {
                         // Something was mapped that we do not know of.
@@ -103,7 +121,7 @@ impl Cache {
                     windows.push((*e, pages));
                 }
                 What::Read => out.push(self.whole(e)),
-                What::Fault => out.push(*e),
+                What::Fault => out.push(self.mapped(e)),
             }
         }
         for (window, pages) in windows {
@@ -175,6 +193,31 @@ mod tests {
         // Pages that are not in the cache were not read.
         let far = [&first[..], &[event(What::Read, 7, 40, 41)]].concat();
         assert_eq!(pages(&far), (0..25).chain([40]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_huge_folio_is_mapped_whole_and_a_file_that_is_known_to_be_cached_counts_whole() {
+        let huge =
+            [event(What::Added, 7, 512, 1024), event(What::Around, 7, 600, 616), event(What::Fault, 7, 600, 601)];
+        assert_eq!(pages(&huge), (512..1024).collect::<Vec<_>>());
+        let window = [event(What::Added, 7, 0, 1), event(What::Around, 7, 0, 16)];
+        let mut cache = Cache::with_warm([(1, 2)].into());
+        assert_eq!(cache.narrow(&window).iter().map(|e| e.end - e.start).sum::<u64>(), 16);
+    }
+
+    #[test]
+    fn another_files_pages_do_not_break_a_read_in_pieces() {
+        let other = Event { ino: 9, ..event(What::Added, 7, 0, 8) };
+        let seen = [event(What::Added, 7, 0, 64), event(What::Read, 7, 0, 10), other, event(What::Read, 7, 24, 25)];
+        assert_eq!(pages(&seen), (0..25).collect::<Vec<_>>());
+        // A seek whose own read-ahead tells where it began.
+        let seek = [
+            event(What::Added, 7, 0, 8),
+            event(What::Read, 7, 0, 8),
+            event(What::Added, 7, 100, 132),
+            event(What::Read, 7, 110, 140),
+        ];
+        assert_eq!(pages(&seek), (0..8).chain(100..140).collect::<Vec<_>>());
     }
 
     #[test]

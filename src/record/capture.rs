@@ -4,20 +4,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::class::{self, Class};
-use super::walk::{Entry, below};
+use super::walk::{self, Entry, below};
 use crate::digest::HashingWriter;
 use crate::profile::Captured;
 
 /// A credential in a larger file would stand at its beginning.
-const HEAD: u64 = 64 << 10;
-/// What a hub client notes about a model is small; its weights are not, and have no telling name there.
+const HEAD: usize = 64 << 10;
+/// Larger ones are weights.
 const LARGEST_METADATA: u64 = 16 << 20;
 
-/// Writes the archive of these entries, which are sorted by path. Gives what is in it and what is not.
+/// Files up to this size are read before anything of them is written.
+const WHOLE: u64 = 64 << 20;
+
+/// Writes the archive of these entries, which are sorted by path. Gives what is in it and what is not. What has vanished since the
+/// walk is left out and counted.
 pub(super) fn write<'a>(
     root: &Path,
     entries: impl IntoIterator<Item = (&'a Entry, Class)>,
@@ -26,67 +30,95 @@ pub(super) fn write<'a>(
     let mut kept = BTreeMap::new();
     let mut left_out: BTreeMap<String, u64> = BTreeMap::new();
     for (entry, class) in entries {
-        let class = judge(root, entry, class);
+        // What a hub's client notes is small; its weights are not, and have no telling name there.
+        let class = if class == class::METADATA && entry.size > LARGEST_METADATA { class::WEIGHTS } else { class };
         if class.shipped {
-            kept.insert(entry.path.as_str(), entry);
+            kept.insert(entry.path.as_str(), (entry, class));
         } else {
             *left_out.entry(class.name.into()).or_default() += 1;
         }
     }
-    let folders: BTreeSet<&str> = kept.keys().flat_map(|path| parents(path)).collect();
-    let all: BTreeSet<&str> = folders.iter().copied().chain(kept.keys().copied()).collect();
-    let mut archive = tar::Builder::new(HashingWriter::new(out));
-    let mut bytes = 0;
-    for path in all {
-        let at = below(root, path);
-        let doing = |e: io::Error| io::Error::new(e.kind(), format!("{path}: {e}"));
-        let name = path.trim_start_matches('/');
-        match kept.get(path) {
-            None => {
-                let mut header = header(&fs::symlink_metadata(&at).map_err(doing)?, tar::EntryType::Directory);
-                archive.append_data(&mut header, format!("{name}/"), io::empty()).map_err(doing)?;
-            }
-            Some(entry) if entry.is_link() => {
-                let mut header = header(&fs::symlink_metadata(&at).map_err(doing)?, tar::EntryType::Symlink);
-                archive.append_link(&mut header, name, fs::read_link(&at).map_err(doing)?).map_err(doing)?;
-            }
-            Some(_) => {
-                let file = open(&at).map_err(doing)?;
-                let meta = file.metadata().map_err(doing)?;
-                let mut header = header(&meta, tar::EntryType::Regular);
-                header.set_size(meta.len());
-                let mut payload = Whole { file: file.take(meta.len()), left: meta.len() };
-                archive.append_data(&mut header, name, &mut payload).map_err(doing)?;
-                bytes += meta.len();
-            }
+    let tar = tar::Builder::new(HashingWriter::new(out));
+    let mut archive = Archive { root, tar, folders: BTreeSet::new(), files: 0, bytes: 0 };
+    for (path, (entry, class)) in kept {
+        match if entry.is_link() { archive.link(path) } else { archive.file(path, class) } {
+            Ok(()) => {}
+            Err(Why::Left(class)) => *left_out.entry(class.into()).or_default() += 1,
+            Err(Why::Failed(e)) => return Err(io::Error::new(e.kind(), format!("{path}: {e}"))),
         }
     }
-    let (_, digest, _) = archive.into_inner()?.finish();
-    Ok(Captured { digest, files: kept.len() as u64, bytes, left_out })
+    let Archive { tar, files, bytes, .. } = archive;
+    let (_, digest, _) = tar.into_inner()?.finish();
+    Ok(Captured { digest, files, bytes, left_out })
 }
 
-/// The class of an entry, its size and content looked at, too.
-fn judge(root: &Path, entry: &Entry, class: Class) -> Class {
-    if class == class::METADATA && entry.size > LARGEST_METADATA {
-        return class::WEIGHTS;
-    }
-    // Bytecode holds whatever its source in the image holds.
-    if !class.shipped || entry.is_link() || class == class::BYTECODE {
-        return class;
-    }
-    let mut head = Vec::new();
-    match open(&below(root, &entry.path)).and_then(|f| f.take(HEAD).read_to_end(&mut head)) {
-        Ok(_) if class::holds_secret(&head) => class::SECRET,
-        Ok(_) => class,
-        // Gone again, or not ours to read.
-        Err(_) => class::TEMPORARY,
-    }
+/// Why an entry is not in the archive.
+enum Why {
+    /// It is left out, as of this class.
+    Left(&'static str),
+    /// The archive cannot be written.
+    Failed(io::Error),
 }
 
-/// Opens a file, not what a link that has taken its place leads to, and does not wait at a pipe.
-fn open(path: &Path) -> io::Result<File> {
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("no longer a file")) }
+/// Nothing of it has been written: it has gone, or is no longer what it was.
+fn vanished(_: impl Into<io::Error>) -> Why {
+    Why::Left("vanished")
+}
+
+struct Archive<'r, 'o> {
+    root: &'r Path,
+    tar: tar::Builder<HashingWriter<&'o mut dyn Write>>,
+    /// Written already.
+    folders: BTreeSet<String>,
+    files: u64,
+    bytes: u64,
+}
+
+impl Archive<'_, '_> {
+    /// Writes the folders above a path that are not there yet: those of a file that is kept, and no others.
+    fn folders(&mut self, path: &str) -> Result<(), Why> {
+        for above in parents(path).filter(|above| !self.folders.contains(*above)).collect::<Vec<_>>() {
+            let meta = fs::symlink_metadata(below(self.root, above)).map_err(vanished)?;
+            let mut header = header(&meta, tar::EntryType::Directory);
+            let name = format!("{}/", above.trim_start_matches('/'));
+            self.tar.append_data(&mut header, name, io::empty()).map_err(Why::Failed)?;
+            self.folders.insert(above.to_owned());
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, path: &str) -> Result<(), Why> {
+        let at = below(self.root, path);
+        let meta = fs::symlink_metadata(&at).map_err(vanished)?;
+        let to = fs::read_link(&at).map_err(vanished)?;
+        self.folders(path)?;
+        let mut header = header(&meta, tar::EntryType::Symlink);
+        self.tar.append_link(&mut header, path.trim_start_matches('/'), to).map_err(Why::Failed)?;
+        self.files += 1;
+        Ok(())
+    }
+
+    fn file(&mut self, path: &str, class: Class) -> Result<(), Why> {
+        let mut file = walk::open(self.root, path).map_err(vanished)?;
+        let meta = file.metadata().map_err(vanished)?;
+        let mut content = Vec::new();
+        Read::by_ref(&mut file).take(meta.len().min(WHOLE)).read_to_end(&mut content).map_err(vanished)?;
+        if content.len() as u64 != meta.len().min(WHOLE) {
+            return Err(Why::Left("vanished"));
+        }
+        if !class.trusted && class::holds_secret(&content[..content.len().min(HEAD)]) {
+            return Err(Why::Left(class::SECRET.name));
+        }
+        self.folders(path)?;
+        let mut header = header(&meta, tar::EntryType::Regular);
+        header.set_size(meta.len());
+        let rest = meta.len() - content.len() as u64;
+        let mut payload = content.chain(Whole { file: file.take(rest), left: rest });
+        self.tar.append_data(&mut header, path.trim_start_matches('/'), &mut payload).map_err(Why::Failed)?;
+        self.files += 1;
+        self.bytes += meta.len();
+        Ok(())
+    }
 }
 
 fn header(meta: &fs::Metadata, kind: tar::EntryType) -> tar::Header {
@@ -145,7 +177,8 @@ mod tests {
     fn capture(root: &Path, before: &Snapshot) -> (Vec<u8>, Captured) {
         let after = Snapshot::take(root, "/", &Limits::default());
         let mut out = Vec::new();
-        let entries = diff(before, &after).into_iter().map(|(e, _)| (e, class::of(&e.path)));
+        let entries =
+            diff(before, &after).into_iter().map(|(e, _)| (e, Class { trusted: false, ..class::of(&e.path) }));
         let links = new_links(before, &after).into_iter().map(|e| (e, class::of(&e.path)));
         let captured = write(root, entries.chain(links), &mut out).expect("written");
         (out, captured)
@@ -166,12 +199,13 @@ mod tests {
         put("tmp/x", "x");
         put("var/log/a.log", "x");
         put("root/.netrc", "x");
-        put("srv/state", "{\"token\": \"hf_abcdefghijklmnopqrstuvwxyz\"}");
+        put("srv/__pycache__/settings.cpython-312.pyc", "x hf_abcdefghijklmnopqrstuvwxyz0123456789");
+        put("srv/state", "{\"token\": \"hf_abcdefghijklmnopqrstuvwxyz0123456789\"}");
         std::os::unix::fs::symlink("old.py", dir.path().join("app/link")).expect("link");
         let (bytes, captured) = capture(dir.path(), &before);
         assert_eq!((captured.files, captured.bytes), (3, 8));
         let left: Vec<_> = captured.left_out.iter().map(|(k, n)| (k.as_str(), *n)).collect();
-        assert_eq!(left, [("log", 1), ("secret", 2), ("temporary", 1)]);
+        assert_eq!(left, [("log", 1), ("secret", 3), ("temporary", 1)]);
         assert_eq!(captured.digest, crate::digest::Digest::of(&bytes));
         let mut reader = crate::tar::Reader::new(&bytes[..]);
         let mut names = Vec::new();

@@ -49,6 +49,9 @@ impl Gated {
         let root = root.map(|r| CString::new(r.as_os_str().as_bytes())).transpose()?;
         let (gate_child, gate) = pipe2(OFlag::O_CLOEXEC)?;
         let (report, report_child) = pipe2(OFlag::O_CLOEXEC)?;
+        // In the foreground of a terminal we are, the command takes our place there: a background group may not read from it.
+        // SAFETY: plain numbers; on what is no terminal, or not ours, the call fails.
+        let foreground = unsafe { libc::tcgetpgrp(0) == libc::getpgrp() };
         // SAFETY: the child calls only async-signal-safe functions and allocates nothing before it execs or exits.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
@@ -57,7 +60,7 @@ impl Gated {
             }
             ForkResult::Child => {
                 drop((gate, report));
-                let errno = in_child(root.as_ref(), &programs, &argv, &gate_child, (streams, filter));
+                let errno = in_child(root.as_ref(), &programs, &argv, &gate_child, (streams, filter, foreground));
                 // SAFETY: a write to an open descriptor and the end of this process.
                 unsafe {
                     libc::write(report_child.as_raw_fd(), errno.to_ne_bytes().as_ptr().cast(), 4);
@@ -89,9 +92,14 @@ fn in_child(
     programs: &[CString],
     argv: &[*const libc::c_char],
     gate: &OwnedFd,
-    (streams, filter): ([Option<RawFd>; 2], Option<&Filter>),
+    (streams, filter, foreground): ([Option<RawFd>; 2], Option<&Filter>, bool),
 ) -> i32 {
     let _own_group = setpgid(Pid::from_raw(0), Pid::from_raw(0));
+    if foreground {
+        // SIGTTOU, which a background group gets for this, is blocked with what we forward.
+        // SAFETY: plain numbers; what cannot be done changes nothing.
+        unsafe { libc::tcsetpgrp(0, libc::getpid()) };
+    }
     // Rust ignores SIGPIPE and we have blocked what we forward: the command must inherit neither.
     let _reset = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
     // SAFETY: setting a default disposition is always allowed.

@@ -10,14 +10,16 @@ pub(super) struct Class {
     pub name: &'static str,
     /// Whether a capture holds such files.
     pub shipped: bool,
+    /// Whether its content comes from the image alone, so that it holds no secret that the image does not.
+    pub trusted: bool,
 }
 
 const fn class(name: &'static str, shipped: bool) -> Class {
-    Class { name, shipped }
+    Class { name, shipped, trusted: false }
 }
 
 /// Python bytecode.
-pub(super) const BYTECODE: Class = class("bytecode", true);
+pub(super) const BYTECODE: Class = Class { trusted: true, ..class("bytecode", true) };
 /// What torch.compile, Inductor, Triton, `FlashInfer` or the CUDA driver compiled: bound to GPU, driver and versions.
 pub(super) const COMPILED: Class = class("compile-cache", true);
 /// What a hub client or a server notes about a model, not its weights.
@@ -113,8 +115,8 @@ pub(super) fn of(path: &str) -> Class {
         TEMPORARY
     } else if matches!(extension, "log") || path.starts_with("/var/log/") || has(&["/logs/"]) {
         LOG
-    } else if matches!(extension, "safetensors" | "gguf" | "bin" | "pt" | "pth")
-        && has(&["/huggingface/", "/models--", "/hub/"])
+    } else if matches!(extension, "safetensors" | "gguf")
+        || matches!(extension, "bin" | "pt" | "pth") && has(&["/huggingface/", "/models--", "/hub/"])
     {
         WEIGHTS
     } else if has(&["/huggingface/hub/", "/models--", "/.cache/huggingface/", "modelinfo"]) {
@@ -175,8 +177,10 @@ mod tests {
     #[test]
     fn content_gives_secrets_away() {
         assert!(holds_secret(b"x\n-----BEGIN RSA PRIVATE KEY-----\nMII"));
-        assert!(holds_secret(b"{\"t\": \"hf_abcdefghijklmnopqrstuvwxyz\"}"));
+        assert!(holds_secret(b"{\"t\": \"hf_abcdefghijklmnopqrstuvwxyz0123456789\"}"));
         assert!(!holds_secret(b"-----BEGIN CERTIFICATE-----\nMII"));
+        assert!(holds_secret(b"\x1ahf_abcdefghijklmnopqrstuvwxyz0123456789z"), "as marshal writes it");
+        assert!(!holds_secret(b"a task-specific-configuration_of_hf_text_config_attributes"));
         assert!(!holds_secret(b"hf_short and \xff\xfe bytes"));
     }
 }

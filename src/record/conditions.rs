@@ -151,6 +151,8 @@ impl<'a> Wait<'a> {
     pub(super) fn new(until: &'a Until, started: Instant, timeout: Duration) -> Self {
         let left = until.conditions();
         let phases = vec![Phase { name: phases::START.into(), at_ms: 0 }];
+        // A time that was asked for is no time-out.
+        let timeout = timeout.max(until.period.unwrap_or_default());
         Self { all: left.len(), left, until, started, timeout, met: None, phases }
     }
 
@@ -181,7 +183,11 @@ impl<'a> Wait<'a> {
             if self.met.is_some_and(|at| now >= at + self.until.grace) {
                 return End::Met;
             }
-            if self.met.is_none() && self.all > 0 && self.started.elapsed() >= self.timeout {
+            if self.met.is_none()
+                && self.all > 0
+                && self.started.elapsed() >= self.timeout
+                && !self.until.is_period_only()
+            {
                 return End::TimedOut;
             }
         }

@@ -1,16 +1,16 @@
 //! The recorders under one roof: which one this machine allows, what each needs before the start, and what it has seen in the end.
 //! docs/profile.md has the contracts; `tests/truth` holds them to it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use nix::unistd::Pid;
 
 use super::assemble::{Assembled, Scale, assemble};
+use super::cache::Cache;
 use super::fanotify::{self, Fanotify, Writers};
 use super::mounts::is_pseudo;
 use super::perf::{self, Watch};
@@ -18,10 +18,11 @@ use super::place::Place;
 use super::residency::{self, Residency};
 use super::seccomp::{self, Filter, Supervisor};
 use super::sightings::Sightings;
+use super::spans::Spans;
 use super::table::Table;
-use super::touch::Log;
+use super::touch::{Log, Reckoning};
 use super::tracer::{Recording, Tracer};
-use super::walk::{Entry, Snapshot, below};
+use super::walk::{self, Entry, Snapshot};
 use super::{Error, incore, naming};
 use crate::profile::Recorder;
 use crate::progress::{Progress, chain};
@@ -45,8 +46,9 @@ pub enum Which {
 }
 
 impl Which {
-    /// The order in which `Auto` tries them.
-    const ALL: [Self; 5] = [Self::Filemap, Self::PageCache, Self::Fanotify, Self::Seccomp, Self::Residency];
+    /// The order in which `Auto` tries them: the fewest bytes too many first. That `Seccomp` slows the start more than the
+    /// ones behind it matters less: a profile is taken once.
+    const ALL: [Self; 5] = [Self::Filemap, Self::Seccomp, Self::PageCache, Self::Fanotify, Self::Residency];
 
     /// As the profile has it.
     fn name(self) -> &'static str {
@@ -240,6 +242,14 @@ impl Engine {
             Kind::Fanotify(_) | Kind::Residency(_) => true,
             Kind::Seccomp { .. } => false,
         };
+        // It reads a little itself, so before the cache is emptied.
+        if let Kind::Trace { tracer, table, .. } = &mut self.kind {
+            let (found, unknown) = Table::of_root(&place.root, &place.mounts, before, tracer)?;
+            for words in &unknown {
+                progress.warn(words);
+            }
+            *table = Some(found);
+        }
         let state = if keep_cache && !needs {
             format!("kept: {}", self.when_kept())
         } else {
@@ -263,14 +273,7 @@ impl Engine {
         let is_dropped = state == DROPPED;
         self.facts.insert("page_cache".into(), state);
         match &mut self.kind {
-            Kind::Trace { tracer, table, dropped, .. } => {
-                *dropped = is_dropped;
-                let (found, unknown) = Table::of_root(&place.root, &place.mounts, before, tracer)?;
-                for words in &unknown {
-                    progress.warn(words);
-                }
-                *table = Some(found);
-            }
+            Kind::Trace { dropped, .. } => *dropped = is_dropped,
             Kind::Fanotify(p) => p.residency = Some(look(place, before)?),
             Kind::Residency(p) => p.residency = Some(look(place, before)?),
             Kind::Seccomp { .. } => {}
@@ -295,9 +298,15 @@ impl Engine {
     }
 
     /// Begins to record. A command of ours still waits at its gate.
-    pub(super) fn start(&mut self, subject: &Subject, place: &Place, ring: usize) -> Result<(), Error> {
+    pub(super) fn start(
+        &mut self,
+        subject: &Subject,
+        place: &Place,
+        before: &Snapshot,
+        ring: usize,
+    ) -> Result<(), Error> {
         match &mut self.kind {
-            Kind::Trace { tracer, recording, dropped, .. } => {
+            Kind::Trace { tracer, table, recording, dropped } => {
                 let child = subject.processes();
                 let watch = match subject {
                     Subject::Cgroup(dir, _) => Watch::Cgroup(dir.as_fd()),
@@ -305,8 +314,13 @@ impl Engine {
                 };
                 let (rings, granted) = tracer.open(watch, ring)?;
                 self.facts.insert("ring_bytes_per_cpu".into(), granted.to_string());
-                *recording =
-                    Some(Recording::start(Arc::new(tracer.clone()), rings, Log::new(tracer.reckoning(*dropped))));
+                // Looked at with the rings open: what comes in from here on is told.
+                let reckoning = match (tracer.misses_only(), *dropped) {
+                    (true, _) => Reckoning::Misses,
+                    (false, true) => Reckoning::Narrowed(Cache::with_warm(warm(place, before, table.as_ref()))),
+                    (false, false) => Reckoning::Windows,
+                };
+                *recording = Some(Recording::start(Arc::new(tracer.clone()), rings, Log::new(reckoning)));
                 // A comfort: without the right to it the writers stay unknown.
                 self.writers = Writers::start(&place.root, &place.mounts, subject.leader()).ok();
             }
@@ -401,6 +415,15 @@ impl Engine {
     }
 }
 
+/// The files that have pages in the cache although it was dropped: others map them, or have read them since.
+fn warm(place: &Place, before: &Snapshot, table: Option<&Table>) -> HashSet<(u32, u64)> {
+    let is_cached = |e: &&Entry| {
+        let look = |f: fs::File| incore::resident(&f, e.size, &Spans::default());
+        e.size > 0 && walk::open(&place.root, &e.path).and_then(look).is_ok_and(|pages| !pages.is_empty())
+    };
+    before.entries.iter().filter(is_cached).filter_map(|e| table?.key(e)).collect()
+}
+
 /// A tracer that may trace. That tracefs can be read does not say so.
 fn allowed(tracer: Tracer) -> Result<Tracer, Error> {
     tracer.open(Watch::Myself, 64 << 10).map(|_| tracer)
@@ -420,8 +443,7 @@ fn look(place: &Place, before: &Snapshot) -> Result<Residency, Error> {
 
 /// Pushes a file out of the page cache; where that is refused it stays.
 fn push_out(place: &Place, e: &Entry) {
-    if let Ok(file) = fs::OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(below(&place.root, &e.path))
-    {
+    if let Ok(file) = walk::open(&place.root, &e.path) {
         incore::evict(&file);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -18,6 +20,8 @@ pub(super) struct Place {
     pub mounts: Mounts,
     /// Where not to walk.
     pub limits: Limits,
+    /// What `root` leads through.
+    held: Option<fs::File>,
 }
 
 impl Place {
@@ -34,9 +38,21 @@ impl Place {
 
     /// The root of a running process.
     pub(super) fn of_process(pid: i32, own: &[&Target]) -> Result<Self, Error> {
-        // The link leads into the process's own mount namespace; the table names mount points as that one sees them.
-        let root = PathBuf::from(format!("/proc/{pid}/root"));
-        Self::new(&format!("/proc/{pid}/mountinfo"), Path::new("/"), root, own)
+        // The link leads into the process's own mount namespace, and is held open: it goes with the process. The table names mount
+        // points as that one sees them.
+        let link = PathBuf::from(format!("/proc/{pid}/root"));
+        let refused = |source| Error::Path { what: "cannot look into", path: link.clone(), source };
+        let held = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(&link);
+        let held = held.map_err(refused)?;
+        let root = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
+        let mut place = Self::new(&format!("/proc/{pid}/mountinfo"), Path::new("/"), root, own)?;
+        // A process of our own container sees what we write under the paths that we do.
+        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        if namespace("self") == namespace(&pid.to_string()) {
+            place.limits.own.extend(own.iter().flat_map(|t| t.inside(Path::new("/"))));
+        }
+        place.held = Some(held);
+        Ok(place)
     }
 
     fn new(table: &str, seen: &Path, root: PathBuf, own: &[&Target]) -> Result<Self, Error> {
@@ -47,7 +63,7 @@ impl Place {
             mounts: mounts.points().map(ToOwned::to_owned).collect(),
             own: own.iter().flat_map(|t| t.inside(&root)).collect(),
         };
-        Ok(Self { root, mounts, limits })
+        Ok(Self { root, mounts, limits, held: None })
     }
 
     /// The files of the root file system as they are now.

@@ -1,5 +1,9 @@
 //! Taking secrets out of a command line before it is written down. Errs on the side of hiding: a profile is meant to be shared.
 
+use std::sync::LazyLock;
+
+use regex::Regex;
+
 const HIDDEN: &str = "<redacted>";
 /// Beginnings of well-known tokens of hubs, clouds and code hosts, and of web tokens.
 const PREFIXES: [&str; 14] = [
@@ -23,6 +27,44 @@ const SHORTEST: usize = 12;
 
 /// The arguments with everything hidden that looks like a secret.
 pub(super) fn redact(args: &[String]) -> Vec<String> {
+    by_words(args).iter().map(|arg| by_names(arg)).collect()
+}
+
+/// Hides what stands behind a telling name inside one argument: members of JSON, headers, the queries of URLs.
+fn by_names(arg: &str) -> String {
+    // A name, perhaps quoted, a colon or equals sign, and the value: quoted, or up to what ends one.
+    static PAIR: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new(r#"([A-Za-z][A-Za-z0-9_.-]*)(\\?["']?\s*[:=]\s*)("(?:[^"\\]|\\.)*"|'[^']*'|[^\s,;&"'}\]\\]+)"#).ok()
+    });
+    /// A header's name after which everything to the end of the value is the secret.
+    const WHOLE: &str = "authorization";
+    let Some(pair) = &*PAIR else { return HIDDEN.into() };
+    let mut out = String::with_capacity(arg.len());
+    let mut at = 0;
+    while let Some(found) = pair.captures_at(arg, at) {
+        let (Some(name), Some(value)) = (found.get(1), found.get(3)) else { break };
+        let plain = value.as_str().trim_matches(['"', '\'']);
+        let is_whole = name.as_str().to_ascii_lowercase().ends_with(WHOLE);
+        if !is_secret(name.as_str(), Some(plain)) || plain.starts_with("//") || plain == HIDDEN {
+            // The value may hold a pair of its own.
+            out.push_str(&arg[at..value.start()]);
+            at = value.start();
+            continue;
+        }
+        out.push_str(&arg[at..value.start()]);
+        out.push_str(HIDDEN);
+        at = if is_whole {
+            value.start() + arg[value.start()..].find(['"', '\'', '\n']).unwrap_or(arg.len() - value.start())
+        } else {
+            value.end()
+        };
+    }
+    out.push_str(&arg[at..]);
+    out
+}
+
+/// The arguments, each word of them looked at for itself and the one before it.
+fn by_words(args: &[String]) -> Vec<String> {
     let mut out = Vec::with_capacity(args.len());
     let mut hide_next = false;
     for arg in args {
@@ -48,12 +90,17 @@ pub(super) fn redact(args: &[String]) -> Vec<String> {
     out
 }
 
+/// A line or a description, with everything hidden that looks like a secret.
+pub(super) fn redact_text(line: &str) -> String {
+    by_names(&redact_line(line))
+}
+
 /// A line of words, its white space left as it is.
 fn redact_line(line: &str) -> String {
     let words: Vec<String> = line.split_whitespace().map(ToOwned::to_owned).collect();
     let mut out = String::with_capacity(line.len());
     let mut rest = line;
-    for (word, shown) in words.iter().zip(redact(&words)) {
+    for (word, shown) in words.iter().zip(by_words(&words)) {
         let (space, behind) = rest.split_once(word.as_str()).unwrap_or((rest, ""));
         out.push_str(space);
         out.push_str(&shown);
@@ -100,14 +147,29 @@ fn tokens(word: &str) -> String {
     out
 }
 
-/// Whether a known token stands anywhere in a text. Longer ones only than in a command line: a text may be anything.
+/// Whether a known token stands anywhere in a text, whatever it is glued to: strings of other formats have their lengths in front.
 pub(super) fn has_token(text: &str) -> bool {
-    /// The shortest of the real ones has 20 characters.
-    const REAL: usize = 20;
-    let in_token = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    // `eyJ` begins any base64 of JSON.
-    text.split(|c| !in_token(c))
-        .any(|run| run.len() >= REAL && PREFIXES.iter().any(|p| *p != "eyJ" && run.starts_with(p)))
+    /// Beginnings that no word has, and the letters and digits that follow in the real ones.
+    const TELLING: [(&str, usize); 12] = [
+        ("hf_", 30),
+        ("ghp_", 30),
+        ("gho_", 30),
+        ("ghs_", 30),
+        ("github_pat_", 20),
+        ("glpat-", 20),
+        ("nvapi-", 30),
+        ("ya29.", 30),
+        ("xoxb-", 10),
+        ("AIza", 30),
+        ("AKIA", 16),
+        ("ASIA", 16),
+    ];
+    let follows = |rest: &str| rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
+    let telling = |(prefix, least): &(&str, usize)| {
+        text.match_indices(prefix).any(|(at, _)| follows(&text[at + prefix.len()..]) >= *least)
+    };
+    let of_word = |word: &str| word.strip_prefix("sk-").is_some_and(|rest| follows(rest) >= 20);
+    TELLING.iter().any(telling) || text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-').any(of_word)
 }
 
 #[cfg(test)]
@@ -131,9 +193,14 @@ mod tests {
             ("x|ya29.a0ABCDEFGH-_x", "x|<redacted>"),
             (
                 "sh|-c|HF_TOKEN=a vllm --api-key b; curl -H 'Authorization: Bearer c'",
-                "sh|-c|HF_TOKEN=<redacted> vllm --api-key <redacted> curl -H 'Authorization: Bearer <redacted>",
+                "sh|-c|HF_TOKEN=<redacted> vllm --api-key <redacted> curl -H 'Authorization: <redacted>",
             ),
             ("sh|-c| a\n\t--api-key  b\n", "sh|-c| a\n\t--api-key  <redacted>\n"),
+            (r#"x|--config|{"api_key": "abc", "n": 1}"#, r#"x|--config|{"api_key": <redacted>, "n": 1}"#),
+            (r#"x|{"a":{"token":"t1"},"secret":"s"}"#, r#"x|{"a":{"token":<redacted>},"secret":<redacted>}"#),
+            ("x|-H|X-Api-Key: abc", "x|-H|X-Api-Key: <redacted>"),
+            ("x|-H|Authorization: token abc", "x|-H|Authorization: <redacted>"),
+            ("x|http://h/?a=1&api_key=abc&b=2", "x|http://h/?a=1&api_key=<redacted>&b=2"),
             ("x|https://me:pw@host/a@b", "x|https://<redacted>@host/a@b"),
         ] {
             assert_eq!(line(given), want, "{given}");
@@ -148,6 +215,8 @@ mod tests {
             "python3|-c|import torch; print(1)",
             "x|hf_short|sk-learn|eyJ",
             "x|http://127.0.0.1:8000/v1",
+            r#"x|{"model": "m", "max_tokens": 8, "tokenizer": "t"}"#,
+            "x|http://127.0.0.1:8000/v1?count=3",
         ] {
             assert_eq!(line(given), given);
         }

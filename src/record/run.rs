@@ -12,7 +12,7 @@ use super::engine::Subject;
 use super::place::Place;
 use super::session::{Began, Session, Targets};
 use super::signals::Signals;
-use super::streams::Streams;
+use super::streams::{Flowing, Streams};
 use super::supervise::{Command, Ended};
 use super::{Error, Options};
 use crate::profile::Profile;
@@ -57,7 +57,7 @@ pub fn run(
     let pid = gated.pid;
     // From here on it is not left behind, whatever goes wrong.
     let mut command = Command::new(pid, signals);
-    session.engine.start(&Subject::Child(pid), &session.place, options.ring)?;
+    session.start(&Subject::Child(pid))?;
     let began = Began::now();
     let exec = |source| Error::Exec { command: run.command[0].clone(), source };
     gated.open().map_err(exec)?;
@@ -67,11 +67,19 @@ pub fn run(
     session.listen(progress)?;
 
     let mut wait = Wait::new(&options.until, began.instant, options.timeout);
-    let end = wait.run(&session.marks, |moment| command.wait(moment));
+    let mut flowing = Some(flowing);
+    let end = wait.run(&session.marks, |moment| {
+        let ended = command.wait(moment);
+        // Its last words may be what is waited for.
+        if ended.is_some()
+            && let Some(flowing) = flowing.take()
+        {
+            flowing.finish();
+        }
+        ended
+    });
+    session.stop();
     let ended = command.ended();
-    if ended.is_some() {
-        flowing.finish();
-    }
     let complete = match &end {
         End::Met | End::Stopped => true,
         End::Exited(_) => options.until.is_exit() || options.until.is_period_only(),
@@ -79,17 +87,28 @@ pub fn run(
     };
     if !complete && !options.keep_failed {
         let until = wait.missing();
+        command.end();
+        flowing.into_iter().for_each(Flowing::finish);
         return Err(match end {
             End::Exited(ended) => Error::Ended { how: ended.to_string(), until },
             _ => Error::Timeout { until, seconds: options.timeout.as_secs() },
         });
+    }
+    // What it has written stands still then.
+    if !run.keep_running {
+        command.end();
+        flowing.take().into_iter().for_each(Flowing::finish);
     }
     let profile = session.conclude(began, wait, &run.command, complete, progress)?;
     written(&profile);
     Ok(match ended {
         // The command's own end, whatever we waited for.
         Some(ended) => ended.code(),
-        None if run.keep_running => until_end(&mut command).code(),
+        None if run.keep_running => {
+            let ended = until_end(&mut command);
+            flowing.into_iter().for_each(Flowing::finish);
+            ended.code()
+        }
         None if complete => 0,
         None => 125,
     })

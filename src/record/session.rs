@@ -6,16 +6,17 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::assemble::{Assembled, digest};
+use super::class::Class;
 use super::conditions::{Mark, Wait};
 use super::control::Control;
-use super::engine::{Engine, Seen};
+use super::engine::{Engine, Raw, Seen, Subject};
 use super::place::Place;
-use super::redact::redact;
+use super::redact::{redact, redact_text};
 use super::target::Target;
-use super::walk::{Snapshot, diff, new_links};
+use super::walk::{Entry, Snapshot, diff, new_links};
 use super::{Error, Options, capture, class, host, perf, probe};
 use crate::profile::{self, Header, Profile, SCHEMA, Write};
-use crate::progress::Progress;
+use crate::progress::{Progress, chain};
 
 /// Larger files are digested only when asked for.
 const DIGEST_LIMIT: u64 = 64 << 20;
@@ -29,6 +30,7 @@ pub(super) struct Session<'a> {
     target: Target,
     capture: Option<Target>,
     control: Option<Control>,
+    raw: Option<Raw>,
     pub(super) marks: Receiver<Mark>,
     pub(super) tell: Sender<Mark>,
 }
@@ -81,7 +83,7 @@ impl<'a> Session<'a> {
         engine.prepare(&place, &before, options.keep_cache, progress)?;
         let (tell, marks) = channel();
         let Targets { profile: target, capture } = targets;
-        Ok(Self { options, place, engine, before, target, capture, control: None, marks, tell })
+        Ok(Self { options, place, engine, before, target, capture, control: None, raw: None, marks, tell })
     }
 
     /// Lets others stop the recording and asks what is to be asked. Starts threads.
@@ -101,6 +103,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Begins to record.
+    pub(super) fn start(&mut self, subject: &Subject) -> Result<(), Error> {
+        self.engine.start(subject, &self.place, &self.before, self.options.ring)
+    }
+
+    /// Ends recording: what happens from here on is no part of it.
+    pub(super) fn stop(&mut self) {
+        self.raw = Some(self.engine.stop());
+    }
+
     /// Writes what there is. `command` is what ran, `complete` whether the conditions came.
     pub(super) fn conclude(
         mut self,
@@ -110,7 +122,7 @@ impl<'a> Session<'a> {
         complete: bool,
         progress: &dyn Progress,
     ) -> Result<Profile, Error> {
-        let raw = self.engine.stop();
+        let raw = self.raw.take().unwrap_or_else(|| self.engine.stop());
         let missing = wait.missing();
         let after = self.place.snapshot();
         let recorder = self.engine.describe();
@@ -145,7 +157,11 @@ impl<'a> Session<'a> {
                 host,
                 recorder,
                 started_at: format!("{:.3}", began.wall),
-                until: if complete { self.options.until.to_string() } else { format!("incomplete: no {missing}") },
+                until: if complete {
+                    redact_text(&self.options.until.to_string())
+                } else {
+                    redact_text(&format!("incomplete: no {missing}"))
+                },
                 phases: wait.into_phases(),
                 events,
                 lost_events: lost,
@@ -159,12 +175,27 @@ impl<'a> Session<'a> {
         };
         if let Some(target) = self.capture {
             let links = new_links(&self.before, &after);
-            let entries = changes.iter().map(|(e, _)| *e).chain(links).map(|e| (e, class::of(&e.path)));
+            // Bytecode of a source that start-up wrote itself may hold what that holds.
+            let is_of_image = |e: &Entry| {
+                source_of(&e.path).is_some_and(|s| self.before.get(&s).is_some() && !changed.contains(s.as_str()))
+            };
+            let judge = |e: &Entry| match class::of(&e.path) {
+                c if c == class::BYTECODE && !is_of_image(e) => Class { trusted: false, ..c },
+                c => c,
+            };
+            let entries = changes.iter().map(|(e, _)| *e).chain(links).map(|e| (e, judge(e)));
             let mut captured = None;
-            target.write(|out| {
+            let written = target.write(|out| {
                 captured = Some(capture::write(&self.place.root, entries, out)?);
                 Ok(())
-            })?;
+            });
+            // The recording is worth more than the archive.
+            if let Err(e) = written {
+                let note = format!("what was written could not be captured: {}", chain(&e));
+                progress.warn(&note);
+                profile.header.notes.push(note);
+                captured = None;
+            }
             if captured.as_ref().is_some_and(|c| c.files == 0)
                 && let Some(why) = capture::why_nothing(&self.place.root)
             {
@@ -181,6 +212,13 @@ impl<'a> Session<'a> {
         }
         Ok(profile)
     }
+}
+
+/// The source of a bytecode file (PEP 3147): `d/__pycache__/m.cpython-312.pyc` is made from `d/m.py`.
+fn source_of(path: &str) -> Option<String> {
+    let (folder, name) = path.rsplit_once("/__pycache__/")?;
+    let (module, _) = name.split_once('.')?;
+    Some(format!("{folder}/{module}.py"))
 }
 
 /// Whether a condition that only the command's own streams can meet is among them.

@@ -18,7 +18,8 @@ pub(super) struct Signals {
 impl Signals {
     /// Blocks them; threads started later inherit that.
     pub(super) fn block() -> nix::Result<Self> {
-        let set: SigSet = FORWARDED.into_iter().chain([Signal::SIGCHLD]).collect();
+        // SIGTTOU stops whoever gives the terminal away, or back, from the background.
+        let set: SigSet = FORWARDED.into_iter().chain([Signal::SIGCHLD, Signal::SIGTTOU]).collect();
         Ok(Self { set, before: set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)? })
     }
 

@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::stat::fstat;
 use nix::unistd::pipe2;
@@ -72,6 +73,10 @@ impl Streams {
         let (from, child) = if terminal {
             let pty = openpty(size(ours).as_ref(), None)?;
             make_raw(&pty.slave)?;
+            // The command has its end under its own number; the others would keep the terminal alive when we are gone.
+            for end in [&pty.master, &pty.slave] {
+                fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+            }
             (pty.master, pty.slave)
         } else {
             pipe2(OFlag::O_CLOEXEC)?
@@ -126,7 +131,7 @@ impl Copy {
                 Ok(n) => n,
             };
             let at = Instant::now();
-            if self.to.write_all(&buf[..n]).is_err() {
+            if pass(&mut self.to, &buf[..n]).is_err() {
                 return;
             }
             for &b in &buf[..n] {
@@ -146,6 +151,22 @@ impl Copy {
             on_line(Instant::now(), &phases::plain(&line));
         }
     }
+}
+
+/// Writes all of it; a stream that somebody has made non-blocking is waited for.
+fn pass(to: &mut File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match to.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => bytes = &bytes[n..],
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                poll(&mut [PollFd::new(to.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 fn is_open(fd: BorrowedFd<'_>) -> bool {

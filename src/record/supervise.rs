@@ -61,7 +61,7 @@ impl Command {
         self.reap();
         if self.ended.is_none() {
             match self.signals.wait(at_most) {
-                Some(Signal::SIGCHLD) | None => {}
+                Some(Signal::SIGCHLD | Signal::SIGTTOU) | None => {}
                 Some(signal) => self.tell(signal),
             }
             self.reap();
@@ -91,8 +91,11 @@ impl Command {
         }
     }
 
-    /// Asks the whole group to end, then ends it.
-    fn end(&mut self) {
+    /// Asks the whole group to end, then ends it. A command that has ended by itself is left alone, and what it left behind.
+    pub(super) fn end(&mut self) {
+        if self.ended.is_some() {
+            return;
+        }
         self.tell(Signal::SIGTERM);
         let limit = Instant::now() + GRACE;
         while Instant::now() < limit && kill(Pid::from_raw(-self.pid.as_raw()), None) != Err(Errno::ESRCH) {
@@ -119,9 +122,12 @@ impl Command {
 impl Drop for Command {
     /// Whatever goes wrong, no command is left behind that nobody looks after.
     fn drop(&mut self) {
-        if self.ended.is_none() {
-            self.end();
+        // A terminal that it had in the foreground is ours again. SIGTTOU is blocked.
+        let stdin = std::io::stdin();
+        if nix::unistd::tcgetpgrp(&stdin) == Ok(self.pid) {
+            let _it_may_have_gone = nix::unistd::tcsetpgrp(&stdin, nix::unistd::getpgrp());
         }
+        self.end();
     }
 }
 

@@ -3,7 +3,6 @@
 //! looked at. Nothing is guessed from names.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -13,9 +12,9 @@ use nix::sys::stat::{major, minor};
 use super::Error;
 use super::mounts::{Mounts, device, device_name};
 use super::perf::Watch;
-use super::touch::Log;
+use super::touch::{Log, Reckoning};
 use super::tracer::Tracer;
-use super::walk::{Entry, Limits, Snapshot, below};
+use super::walk::{self, Entry, Limits, Snapshot};
 use crate::profile::Origin;
 
 /// A path that an inode was found under.
@@ -144,7 +143,7 @@ fn calibrate(root: &Path, entries: &[&Entry], tracer: &mut Tracer) -> Result<Opt
     let (large, small): (Vec<&Entry>, Vec<&Entry>) =
         entries.iter().filter(|e| e.size > 0).partition(|e| e.size > 2 << 16);
     for e in large.into_iter().take(TRIES).chain(small.into_iter().take(TRIES)) {
-        let Ok(file) = File::open(below(root, &e.path)) else { continue };
+        let Ok(file) = walk::open(root, &e.path) else { continue };
         if tracer.misses_only() {
             let _advice_only = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
         }
@@ -152,7 +151,7 @@ fn calibrate(root: &Path, entries: &[&Entry], tracer: &mut Tracer) -> Result<Opt
         if file.read_at(&mut [0; 512], 0).is_err() {
             continue;
         }
-        let mut log = Log::new(tracer.reckoning(false));
+        let mut log = Log::new(if tracer.misses_only() { Reckoning::Misses } else { Reckoning::Windows });
         tracer.drain(&mut rings, &mut log);
         if tracer.misses_only() {
             let _advice_only = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);

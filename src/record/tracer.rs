@@ -7,10 +7,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::Error;
-use super::cache::Cache;
 use super::format::{Field, Format};
 use super::perf::{Record, Ring, Watch};
-use super::touch::{Event, Log, Reckoning, What};
+use super::touch::{Event, Log, What};
 use super::tracefs::Tracefs;
 
 /// A recorder that this kernel has.
@@ -66,15 +65,6 @@ impl Tracer {
     /// Whether only cache misses are seen.
     pub(super) fn misses_only(&self) -> bool {
         self.name == "page-cache"
-    }
-
-    /// How its events are to be reckoned with. `dropped` tells that the page cache was emptied before.
-    pub(super) fn reckoning(&self, dropped: bool) -> Reckoning {
-        match (self.misses_only(), dropped) {
-            (true, _) => Reckoning::Misses,
-            (false, true) => Reckoning::Narrowed(Cache::default()),
-            (false, false) => Reckoning::Windows,
-        }
     }
 
     /// What a raw event tells.

@@ -3,8 +3,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 /// A regular file or a symbolic link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +122,17 @@ impl Snapshot {
     pub(super) fn get(&self, path: &str) -> Option<&Entry> {
         self.entries.binary_search_by(|e| e.path.as_str().cmp(path)).ok().map(|i| &self.entries[i])
     }
+}
+
+/// Opens a regular file inside a root. Nothing on the way may be a link: the walk has met none there, and what has been put in
+/// since may lead anywhere. Does not wait at a pipe.
+pub(super) fn open(root: &Path, inside: &str) -> io::Result<fs::File> {
+    let dir = fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(root)?;
+    let how = OpenHow::new()
+        .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let file = fs::File::from(openat2(dir.as_fd(), inside.trim_start_matches('/'), how)?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("no longer a file")) }
 }
 
 /// A path inside a root as seen from outside.

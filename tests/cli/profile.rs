@@ -433,3 +433,34 @@ fn a_running_process_is_attached_to() {
         assert!(out.status.code() == Some(125) && words.contains(part) && words.contains("hint:"), "{words}");
     }
 }
+
+#[test]
+fn last_words_count_and_a_terminal_stays_one() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::plain();
+    for _ in 0..5 {
+        rig.record(&["--keep-cache", "--until-log", "^last$"], &["sh", "-c", "echo last"]);
+    }
+    // `script` gives us a terminal: the command has one, too, in the foreground, and its width.
+    let inner = rig.command(
+        &["--keep-cache"],
+        &["sh", "-c", "test -t 1 && test -t 0 && stty size < /dev/stdout; read line; echo got $line"],
+    );
+    let words: Vec<_> = std::iter::once(inner.get_program())
+        .chain(inner.get_args())
+        .map(|w| format!("'{}'", w.to_string_lossy()))
+        .collect();
+    let mut script = std::process::Command::new("timeout")
+        .args(["60", "script", "-qec", &format!("stty rows 33 cols 77; {}", words.join(" ")), "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script runs");
+    let mut stdin = script.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut stdin, b"hello\n").expect("typed");
+    let out = script.wait_with_output().expect("ended");
+    let shown = String::from_utf8_lossy(&out.stdout);
+    assert!(out.status.success() && shown.contains("33 77") && shown.contains("got hello"), "{shown}");
+}
