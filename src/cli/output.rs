@@ -1,7 +1,7 @@
 //! The only place that writes to stdout and stderr.
 #![expect(clippy::print_stderr, reason = "this is the printer")]
 
-use std::fmt::Display;
+use std::fmt::{self, Display, Write as _};
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,10 +26,10 @@ impl Output {
         Self { quiet, bars }
     }
 
-    /// Data, to stdout. A closed pipe is the reader's choice, not an error.
+    /// Data, to stdout, without control characters of others. A closed pipe is the reader's choice, not an error.
     pub fn data(&self, text: impl Display) {
         let mut out = std::io::stdout().lock();
-        let _closed = writeln!(out, "{text}");
+        let _closed = writeln!(out, "{}", Printable(&text));
     }
 
     /// Bytes as they are, to stdout. A full disk is an error, a closed pipe is none.
@@ -44,7 +44,8 @@ impl Output {
     /// Data as indented JSON, to stdout.
     pub fn json(&self, value: &impl serde::Serialize) {
         match serde_json::to_string_pretty(value) {
-            Ok(text) => self.data(text),
+            // What serde_json leaves as it is, JSON can spell otherwise.
+            Ok(text) => self.data(escaped(&text)),
             Err(e) => self.line(&format_args!("esgz: cannot write JSON: {e}")),
         }
     }
@@ -57,6 +58,7 @@ impl Output {
     }
 
     fn line(&self, text: &dyn Display) {
+        let text = Printable(text);
         match &self.bars {
             Some(bars) => bars.suspend(|| eprintln!("{text}")),
             None => eprintln!("{text}"),
@@ -75,6 +77,48 @@ impl Output {
     pub fn progress(&self) -> Arc<dyn Progress> {
         Arc::new(Tasks { out: self.clone(), next: AtomicU64::new(1), open: Mutex::default() })
     }
+}
+
+/// A text without control characters but line breaks and tabs: paths, notes and log lines come from images and registries, and a
+/// terminal would obey them.
+struct Printable<T>(T);
+
+impl<T: Display> Display for Printable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Replacing(f), "{}", self.0)
+    }
+}
+
+struct Replacing<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for Replacing<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for piece in text.split_inclusive(is_obeyed) {
+            let kept = piece.trim_end_matches(is_obeyed);
+            self.0.write_str(kept)?;
+            if kept.len() < piece.len() {
+                self.0.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_obeyed(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t')
+}
+
+/// JSON with the control characters spelt as escapes.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) {
+            let _infallible = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 struct Tasks {
@@ -186,6 +230,16 @@ impl Progress for Tasks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_terminal_is_told_nothing_by_what_is_printed() {
+        let hostile = "a\u{1b}]0;x\u{7}\u{9b}2J\r\tb\nü";
+        assert_eq!(Printable(hostile).to_string(), "a\u{fffd}]0;x\u{fffd}\u{fffd}2J\u{fffd}\tb\nü");
+        let json = serde_json::to_string_pretty(&[hostile]).expect("JSON");
+        let text = escaped(&json);
+        assert!(!text.contains(is_obeyed) && text.contains("\\u009b2J"), "{text}");
+        assert_eq!(serde_json::from_str::<Vec<String>>(&text).expect("still JSON"), [hostile]);
+    }
 
     #[test]
     fn numbers_are_grouped_by_thousands() {

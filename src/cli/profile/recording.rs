@@ -138,8 +138,8 @@ pub(super) fn failure(error: record::Error) -> Failure {
 pub(super) fn say(profile: &Profile, out: &Output) {
     let header = &profile.header;
     let lost = if header.lost_events == 0 { "none lost".into() } else { format!("{} LOST", header.lost_events) };
-    let touched = profile.files.iter().map(crate::profile::File::touched_bytes).sum();
-    let size = profile.files.iter().map(|f| f.size).sum();
+    let touched = profile.files.iter().map(crate::profile::File::touched_bytes).fold(0, u64::saturating_add);
+    let size = profile.files.iter().map(|f| f.size).fold(0, u64::saturating_add);
     out.say(format_args!(
         "recorded {} events with {}, {lost}; {} files, {} touched of {}",
         grouped(header.events),
@@ -154,7 +154,7 @@ pub(super) fn say(profile: &Profile, out: &Output) {
     let mut classes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for w in &profile.writes {
         let (n, bytes) = classes.entry(&w.class).or_default();
-        (*n, *bytes) = (*n + 1, *bytes + w.size);
+        (*n, *bytes) = (*n + 1, bytes.saturating_add(w.size));
     }
     for (class, (n, bytes)) in classes {
         out.say(format_args!("{class} written: {} files, {}", grouped(n), megabytes(bytes)));
@@ -170,12 +170,49 @@ pub(super) fn say(profile: &Profile, out: &Output) {
     if header.lost_events > 0 {
         out.say("warning: the profile is incomplete; record again with a larger --ring-mib");
     }
-    let total: u64 = header.unmapped.values().sum();
+    let total = header.unmapped.values().copied().fold(0, u64::saturating_add);
     if total > 0 {
         let list: Vec<String> = header.unmapped.iter().map(|(dev, n)| format!("{} on {dev}", grouped(*n))).collect();
         out.say(format_args!("{} events belong to no file that could be found: {}", grouped(total), list.join(", ")));
     }
     if header.host.get("root_filesystem").is_some_and(|kind| kind != "overlay") && !profile.writes.is_empty() {
         out.say("note: the root is not a container's overlay, so the writes may be those of other programs");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{File, Header, Origin, Write};
+
+    #[test]
+    fn figures_that_no_run_has_do_not_overflow() {
+        let file = |path: &str| File {
+            path: path.into(),
+            links: vec![],
+            origin: Origin::Image,
+            size: u64::MAX,
+            digest: None,
+            first_touch_ms: 0,
+            kinds: vec![],
+            ranges: vec![crate::profile::Range(0, u64::MAX, 0)],
+        };
+        let write = Write {
+            path: "/w".into(),
+            size: u64::MAX,
+            mode: "644".into(),
+            change: "new".into(),
+            class: "other".into(),
+            at_ms: None,
+            writer: None,
+        };
+        let unmapped = [("8:1".to_owned(), u64::MAX), ("8:2".to_owned(), u64::MAX)].into();
+        let profile = Profile {
+            schema: crate::profile::SCHEMA.into(),
+            header: Header { unmapped, ..Header::default() },
+            files: vec![file("/a"), file("/b")],
+            writes: vec![write.clone(), write],
+        };
+        say(&profile, &Output::new(false));
     }
 }
