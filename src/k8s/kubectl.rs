@@ -6,6 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
 use super::{Error, line};
 
 /// Longest a call may take; the log is followed for as long as it lasts.
@@ -46,7 +49,7 @@ impl Kubectl {
             });
             let out = stdout.map(|s| scope.spawn(move || read(s, most + 1)));
             let words = stderr.map(|s| scope.spawn(move || read(s, MAX_WORDS)));
-            let ended = wait(&mut child, doing);
+            let ended = wait(&mut child, doing, PATIENCE);
             let joined = |t: Option<std::thread::ScopedJoinHandle<'_, io::Result<Vec<u8>>>>| {
                 t.and_then(|t| t.join().ok()).transpose().map(Option::unwrap_or_default)
             };
@@ -95,8 +98,17 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _reaped = self.0.wait();
+        end(&mut self.0);
+    }
+}
+
+/// Ends a child and all that it has started: a credential plugin that hangs would hold its pipes open.
+fn end(child: &mut Child) {
+    // Once it is reaped its number may be another's.
+    if !matches!(child.try_wait(), Ok(Some(_))) {
+        let _gone = i32::try_from(child.id()).map(|id| killpg(Pid::from_raw(id), Signal::SIGKILL));
+        let _gone = child.kill();
+        let _reaped = child.wait();
     }
 }
 
@@ -115,18 +127,17 @@ fn read(mut from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     Ok(kept)
 }
 
-fn wait(child: &mut Child, doing: &str) -> Result<ExitStatus, Error> {
+fn wait(child: &mut Child, doing: &str, patience: Duration) -> Result<ExitStatus, Error> {
     let begun = Instant::now();
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Ok(status),
-            Ok(None) if begun.elapsed() < PATIENCE => std::thread::sleep(Duration::from_millis(20)),
+            Ok(None) if begun.elapsed() < patience => std::thread::sleep(Duration::from_millis(20)),
             other => {
-                let _gone = child.kill();
-                let _reaped = child.wait();
+                end(child);
                 return Err(match other {
                     Err(source) => Error::Io { what: "waiting for it", source },
-                    Ok(_) => Error::Slow { doing: doing.into(), seconds: PATIENCE.as_secs() },
+                    Ok(_) => Error::Slow { doing: doing.into(), seconds: patience.as_secs() },
                 });
             }
         }
@@ -150,6 +161,19 @@ fn refused(doing: &str, words: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_slow_call_has_started_ends_with_it() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 100 & wait"]).stdout(Stdio::piped()).process_group(0);
+        let begun = Instant::now();
+        let mut child = command.spawn().expect("a shell");
+        let stdout = child.stdout.take().expect("piped");
+        let slow = wait(&mut child, "x", Duration::from_millis(200)).expect_err("it waits");
+        assert!(matches!(slow, Error::Slow { .. }), "{slow}");
+        assert_eq!(read(stdout, 1).expect("the pipe is closed"), b"");
+        assert!(begun.elapsed() < Duration::from_secs(50));
+    }
 
     #[test]
     fn refusals_are_told_apart() {
