@@ -1,5 +1,4 @@
 //! The only place that writes to stdout and stderr.
-#![expect(clippy::print_stderr, reason = "this is the printer")]
 
 use std::fmt::{self, Display, Write as _};
 use std::io::{IsTerminal, Write};
@@ -59,9 +58,13 @@ impl Output {
 
     fn line(&self, text: &dyn Display) {
         let text = Printable(text);
+        // A terminal that is gone is no reason to leave undone what is being done.
+        let print = || {
+            let _closed = writeln!(std::io::stderr().lock(), "{text}");
+        };
         match &self.bars {
-            Some(bars) => bars.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bars) => bars.suspend(print),
+            None => print(),
         }
     }
 

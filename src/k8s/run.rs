@@ -11,6 +11,7 @@ use super::pod::{CAPTURE, COLLECT, MAX_CAPTURE, PROFILE, WORKLOAD};
 use super::state::{self, State};
 use super::{Error, frame, line, yaml};
 use crate::profile;
+use crate::progress::chain;
 
 /// The log with the files in it, and what else may stand there.
 const MAX_LOG: u64 = 2 * frame::MAX_TEXT as u64;
@@ -18,6 +19,22 @@ const MAX_LOG: u64 = 2 * frame::MAX_TEXT as u64;
 const LONGEST_LINE: u64 = 64 << 10;
 /// How long the rest of a log may take to arrive when its container has ended.
 const LOG_REST: Duration = Duration::from_secs(5);
+
+/// How long a cluster that does not answer, or with errors, is asked again.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How to go about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Collect what start-up wrote, too.
+    pub capture: bool,
+    /// Leave the pod there.
+    pub keep: bool,
+    /// The user chose the pod's name, so that one of that name may be another's.
+    pub named: bool,
+    /// How long to wait for what.
+    pub limits: Limits,
+}
 
 /// How long to wait for what.
 #[derive(Debug, Clone, Copy)]
@@ -49,41 +66,67 @@ pub struct Collected {
     pub profile: Vec<u8>,
     /// What start-up wrote, where it was asked for.
     pub capture: Option<Vec<u8>>,
+    /// Why there is not all that was asked for.
+    pub failed: Option<String>,
 }
 
 /// Creates a pod of [`super::Spec`] and waits for its profile. Whatever happens, the pod is deleted at the end unless it is to be
 /// kept.
-pub fn run(
-    kubectl: &Kubectl,
-    pod: &Value,
-    capture: bool,
-    keep: bool,
-    limits: &Limits,
-    watcher: &dyn Watcher,
-) -> Result<Collected, Error> {
+pub fn run(kubectl: &Kubectl, pod: &Value, options: &Options, watcher: &dyn Watcher) -> Result<Collected, Error> {
     let name = pod.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
     let created = kubectl.text("create the pod", &["create", "--filename", "-"], Some(&yaml::document(pod)));
     if let Err(e) = created {
-        // It may have been created without an answer; one that was there before is none of ours.
-        if matches!(e, Error::Slow { .. }) {
-            delete(kubectl, name, watcher);
+        if may_be_there(&e) {
+            if options.named {
+                watcher.say(&format!("warning: pod {name} may have been created, see `kubectl get pod {name}`"));
+            } else {
+                delete(kubectl, name, Duration::ZERO, watcher);
+            }
         }
         return Err(e);
     }
     watcher.say(&format!("pod {name} created"));
-    let session = Session { kubectl, name, limits, watcher };
-    let collected = thread::scope(|scope| session.watch(scope)).and_then(|()| session.collect(capture));
-    if keep {
+    let session = Session { kubectl, name, limits: &options.limits, watcher };
+    let watched = thread::scope(|scope| session.watch(scope));
+    let collected = watched.and_then(|failed| session.collect(options.capture, failed));
+    if options.keep {
         watcher.say(&format!("pod {name} is kept"));
     } else {
-        delete(kubectl, name, watcher);
+        delete(kubectl, name, PATIENCE, watcher);
     }
     collected
 }
 
-fn delete(kubectl: &Kubectl, name: &str, watcher: &dyn Watcher) {
+/// Whether a creation that failed may have made the pod: the answer was lost. One that was there before is none of ours.
+fn may_be_there(error: &Error) -> bool {
+    match error {
+        Error::NoKubectl | Error::Forbidden { .. } | Error::Refused { .. } => false,
+        Error::Kubectl { said, .. } => !said.contains("AlreadyExists"),
+        _ => true,
+    }
+}
+
+/// Asks until there is an answer, as long as there is patience.
+fn insist(
+    patience: Duration,
+    pause: Duration,
+    give_up: impl Fn(&Error) -> bool,
+    ask: impl Fn() -> Result<String, Error>,
+) -> Result<String, Error> {
+    let begun = Instant::now();
+    loop {
+        match ask() {
+            Err(e @ (Error::Kubectl { .. } | Error::Slow { .. })) if begun.elapsed() < patience && !give_up(&e) => {}
+            other => return other,
+        }
+        thread::sleep(pause);
+    }
+}
+
+fn delete(kubectl: &Kubectl, name: &str, patience: Duration, watcher: &dyn Watcher) {
     let arguments = ["delete", "pod", name, "--ignore-not-found", "--wait=false", "--grace-period=5"];
-    match kubectl.text("delete the pod", &arguments, None) {
+    let ask = || kubectl.text("delete the pod", &arguments, None);
+    match insist(patience, Duration::from_secs(1), |_| false, ask) {
         Ok(_) => watcher.say(&format!("pod {name} deleted")),
         Err(e) => {
             watcher.say(&format!("warning: pod {name} may be left, delete it with `kubectl delete pod {name}`: {e}"));
@@ -99,8 +142,8 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Looks at the pod until everything is printed.
-    fn watch<'s>(&'s self, scope: &'s thread::Scope<'s, '_>) -> Result<(), Error> {
+    /// Looks at the pod until everything is printed, or until the container that prints it failed; how.
+    fn watch<'s>(&'s self, scope: &'s thread::Scope<'s, '_>) -> Result<Option<String>, Error> {
         let created = Instant::now();
         let (mut running, mut ended): (Option<Instant>, Option<Instant>) = (None, None);
         let mut log: Option<Follower> = None;
@@ -133,14 +176,13 @@ impl Session<'_> {
                     }
                     ended = Some(Instant::now());
                     if state == State::Collected {
-                        return Ok(());
+                        return Ok(None);
                     }
                 }
-                State::Collected => return Ok(()),
+                State::Collected => return Ok(None),
                 State::CollectFailed(how) => {
                     let text = self.tail(COLLECT);
-                    let said = format!("container {COLLECT} ended with {how}: {}", line(&text));
-                    return Err(self.died(said, false));
+                    return Ok(Some(format!("container {COLLECT} ended with {how}: {}", line(&text))));
                 }
                 State::Killed(how) => return Err(self.died(how, true)),
                 State::Broken { container, said } => {
@@ -180,21 +222,16 @@ impl Session<'_> {
 
     fn state(&self) -> Result<State, Error> {
         let doing = "read the pod";
-        let mut tries = 0;
-        let text = loop {
-            match self.kubectl.text(doing, &["get", "pod", self.name, "--output", "json"], None) {
-                Ok(text) => break text,
-                Err(Error::Kubectl { said, .. }) if said.contains("NotFound") => {
-                    return Err(self.died("it was deleted by somebody else".into(), false));
-                }
-                // One lost look is no reason to give up a pod that has been at work for minutes.
-                Err(Error::Kubectl { .. } | Error::Slow { .. }) if tries < 5 && !self.watcher.interrupted() => {
-                    tries += 1;
-                }
-                Err(e) => return Err(e),
-            }
-            thread::sleep(self.limits.poll);
-        };
+        let gone = |e: &Error| matches!(e, Error::Kubectl { said, .. } if said.contains("NotFound"));
+        // A lost look is no reason to give up a pod that has been at work for minutes.
+        let text = insist(
+            PATIENCE,
+            self.limits.poll,
+            |e| gone(e) || self.watcher.interrupted(),
+            || self.kubectl.text(doing, &["get", "pod", self.name, "--output", "json"], None),
+        );
+        let text =
+            text.map_err(|e| if gone(&e) { self.died("it was deleted by somebody else".into(), false) } else { e })?;
         let pod = serde_json::from_str::<Value>(&text);
         pod.map(|p| state::of(&p))
             .map_err(|e| Error::Kubectl { doing: doing.into(), said: format!("its answer is no JSON: {e}") })
@@ -208,11 +245,22 @@ impl Session<'_> {
         text.lines().map(clean).collect::<Vec<_>>().join("\n")
     }
 
-    fn collect(&self, capture: bool) -> Result<Collected, Error> {
-        let log = self.kubectl.call("read the profile", &["logs", self.name, "--container", COLLECT], None, MAX_LOG)?;
-        let profile = frame::read(&log[..], PROFILE, profile::MAX_BYTES)?;
-        let capture = capture.then(|| frame::read(&log[..], CAPTURE, MAX_CAPTURE)).transpose()?;
-        Ok(Collected { profile, capture })
+    /// Takes the files out of the log. A profile that is whole is worth having, also where what comes after it `failed`.
+    fn collect(&self, capture: bool, failed: Option<String>) -> Result<Collected, Error> {
+        let log = self.kubectl.call("read the profile", &["logs", self.name, "--container", COLLECT], None, MAX_LOG);
+        let profile = log.and_then(|log| Ok((frame::read(&log[..], PROFILE, profile::MAX_BYTES)?, log)));
+        let (profile, log) = match (profile, failed.clone()) {
+            (Ok(read), _) => read,
+            (Err(_), Some(how)) => return Err(self.died(how, false)),
+            (Err(e), None) => return Err(e),
+        };
+        if !capture || failed.is_some() {
+            return Ok(Collected { profile, capture: None, failed });
+        }
+        Ok(match frame::read(&log[..], CAPTURE, MAX_CAPTURE) {
+            Ok(bytes) => Collected { profile, capture: Some(bytes), failed: None },
+            Err(e) => Collected { profile, capture: None, failed: Some(chain(&e)) },
+        })
     }
 }
 

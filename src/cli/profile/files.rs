@@ -53,6 +53,22 @@ pub(super) fn read_all<'a>(paths: impl IntoIterator<Item = &'a Path> + Clone) ->
     paths.into_iter().map(read).collect()
 }
 
+/// Whether a file can be written, before much is done for what goes into it.
+pub(super) fn check(path: &Path) -> Result<(), Failure> {
+    let failed = |e: io::Error| Failure::new(1, format!("cannot write {}: {e}", path.display()));
+    match fs::metadata(path) {
+        _ if is_dash(path) => Ok(()),
+        Ok(m) if m.is_dir() => Err(failed(io::ErrorKind::IsADirectory.into())),
+        Ok(m) if !m.is_file() => Ok(()),
+        _ => NamedTempFile::new_in(beside(path)).map(drop).map_err(failed),
+    }
+}
+
+/// The folder of a file.
+fn beside(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Writes a file whole or not at all, or to stdout.
 pub(super) fn write(path: &Path, bytes: &[u8], out: &Output) -> Result<(), Failure> {
     let written = || {
@@ -63,8 +79,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], out: &Output) -> Result<(), Failu
         if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
             return fs::write(path, bytes);
         }
-        let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut temp = NamedTempFile::new_in(dir)?;
+        let mut temp = NamedTempFile::new_in(beside(path))?;
         temp.write_all(bytes)?;
         temp.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
         temp.persist(path).map_err(|e| e.error).map(drop)

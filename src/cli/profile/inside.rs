@@ -120,6 +120,9 @@ fn open(path: &Path) -> io::Result<Option<File>> {
 }
 
 pub(super) fn receive(args: &Receive, out: &Output) -> Result<u8, Failure> {
+    for path in std::iter::once(&args.output).chain(&args.capture) {
+        files::check(path)?;
+    }
     // As much as is looked at anyway.
     let most = 2 * frame::MAX_TEXT as u64;
     let mut log = Vec::new();
@@ -132,10 +135,10 @@ pub(super) fn receive(args: &Receive, out: &Output) -> Result<u8, Failure> {
     let bytes = frame::read(&log[..], PROFILE, profile::MAX_BYTES)?;
     let profile = profile::read(&bytes)?;
     files::write(&args.output, &bytes, out)?;
+    recording::say(&profile, out);
     if let Some(path) = &args.capture {
         files::write(path, &frame::read(&log[..], CAPTURE, MAX_CAPTURE)?, out)?;
     }
-    recording::say(&profile, out);
     Ok(0)
 }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
+use clap::ValueEnum;
+use regex::Regex;
 use serde_json::Value;
 
 use super::super::output::Output;
 use super::super::{Failure, store_failure};
 use super::files;
-use super::recording::say;
+use super::recording::{RecorderArg, say, seconds};
 use crate::digest::Digest;
 use crate::image::Reference;
 use crate::k8s::pod::Amount;
@@ -74,19 +76,19 @@ struct Recorder {
     until_chat: Option<String>,
     /// Stop when the workload's log has a line that matches
     #[arg(long, value_name = "REGEX")]
-    until_log: Option<String>,
+    until_log: Option<Regex>,
     /// Stop after that many seconds
-    #[arg(long = "for", value_name = "SECONDS", conflicts_with_all = ["until_http", "until_chat", "until_log"])]
-    period: Option<f64>,
+    #[arg(long = "for", value_name = "SECONDS", value_parser = period, conflicts_with_all = ["until_http", "until_chat", "until_log"])]
+    period: Option<Duration>,
     /// Give up when the condition has not come after that many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 1800, value_parser = clap::value_parser!(u64).range(1..=864_000))]
     timeout: u64,
-    /// Seconds that the workload is given to end
-    #[arg(long, value_name = "SECONDS")]
+    /// Record on for that many seconds after the condition has come
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=86_400))]
     grace: Option<u64>,
     /// How to record [default: the best that works there]
-    #[arg(long = "recorder", value_name = "NAME")]
-    how: Option<String>,
+    #[arg(long = "recorder", value_enum)]
+    how: Option<RecorderArg>,
     /// Fetch what start-up writes as a tar archive too; compressed it must fit into 9 MiB of log
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
@@ -94,19 +96,23 @@ struct Recorder {
 
 impl Recorder {
     fn arguments(&self, image: &Reference) -> Vec<String> {
-        let mut all = vec!["--image".to_owned(), image.to_string(), "--timeout".into(), self.timeout.to_string()];
         let options = [
+            ("--image", Some(image.to_string())),
+            ("--timeout", Some(self.limit().to_string())),
             ("--until-http", self.until_http.clone()),
             ("--until-chat", self.until_chat.clone()),
-            ("--until-log", self.until_log.clone()),
-            ("--for", self.period.map(|s| s.to_string())),
+            ("--until-log", self.until_log.as_ref().map(ToString::to_string)),
+            ("--for", self.period.map(|p| p.as_secs_f64().to_string())),
             ("--grace", self.grace.map(|s| s.to_string())),
-            ("--recorder", self.how.clone()),
+            ("--recorder", self.how.and_then(|how| Some(how.to_possible_value()?.get_name().to_owned()))),
         ];
-        for (option, value) in options {
-            all.extend(value.into_iter().flat_map(|v| [option.to_owned(), v]));
-        }
-        all
+        // In one word, as a value may begin with a dash.
+        options.iter().filter_map(|(option, value)| Some(format!("{option}={}", value.as_ref()?))).collect()
+    }
+
+    /// Seconds within which the condition has to come; a period that is longer is meant to be waited for.
+    fn limit(&self) -> u64 {
+        self.timeout.max(self.period.map_or(0, |p| p.as_secs() + u64::from(p.subsec_nanos() > 0)))
     }
 }
 
@@ -192,6 +198,12 @@ enum Variant {
     Restricted,
 }
 
+fn period(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(864_000);
+    let period = seconds(text)?;
+    if period > most { Err(format!("expected at most {} seconds", most.as_secs())) } else { Ok(period) }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').filter(|(name, _)| !name.is_empty());
     pair.map(|(n, v)| (n.into(), v.into())).ok_or_else(|| "expected NAME=VALUE".into())
@@ -216,21 +228,29 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     }
     let patch = args.place.patch.as_deref().map(read_patch).transpose()?;
     let mut spec = spec(args, args.variant != Variant::Restricted, out)?;
+    if let Some(patch) = &patch {
+        check_patch(&spec, patch)?;
+    }
     if args.print {
         print(&pod(&spec, patch.as_ref()), out)?;
         return Ok(0);
     }
+    for path in args.output.iter().chain(&args.recorder.capture) {
+        files::check(path)?;
+    }
     let kubectl = Kubectl::new(args.cluster.options());
     let limits = Limits {
         start: Duration::from_secs(args.cluster.start_timeout),
-        run: Duration::from_secs(args.recorder.timeout + args.recorder.grace.unwrap_or_default() + SLACK / 2),
+        run: Duration::from_secs(args.recorder.limit() + args.recorder.grace.unwrap_or_default() + SLACK / 2),
         settle: Duration::from_secs(args.cluster.settle),
         poll: Duration::from_millis(args.cluster.poll_ms),
     };
     let watcher = Console { out: out.clone(), interrupted: interruption(out) };
     let capture = args.recorder.capture.is_some();
     let go = |spec: &Spec| {
-        k8s::run::run(&kubectl, &pod(spec, patch.as_ref()), capture, args.cluster.keep, &limits, &watcher)
+        let options =
+            k8s::run::Options { capture, keep: args.cluster.keep, named: args.place.pod_name.is_some(), limits };
+        k8s::run::run(&kubectl, &pod(spec, patch.as_ref()), &options, &watcher)
     };
     let collected = match go(&spec) {
         Err(e) if args.variant == Variant::Auto && e.is_of_privilege() => {
@@ -260,8 +280,10 @@ fn take(args: &Args, collected: Collected, out: &Output) -> Result<u8, Failure> 
         files::write(path, &bytes, out)?;
     }
     say(&profile, out);
-    if profile.header.until.starts_with("incomplete") {
-        out.say(format_args!("warning: the recording is {}", profile.header.until));
+    if let Some(why) = collected.failed {
+        let what = if args.recorder.capture.is_some() { "the capture" } else { "the rest" };
+        let failed = Failure::new(1, format!("the profile is there, but {what} did not arrive: {why}"));
+        return Err(failed.hint("record without --capture, or less of it"));
     }
     Ok(0)
 }
@@ -286,7 +308,7 @@ fn spec(args: &Args, privileged: bool, out: &Output) -> Result<Spec, Failure> {
         esgz_image: args.esgz_image.clone(),
         command,
         recorder: args.recorder.arguments(&args.image),
-        seconds: args.cluster.start_timeout + args.recorder.timeout + grace + SLACK,
+        seconds: args.cluster.start_timeout + args.recorder.limit() + grace + SLACK,
         capture: args.recorder.capture.is_some(),
         privileged,
         user: if privileged { None } else { user(args, out) },
@@ -365,6 +387,21 @@ fn read_patch(path: &Path) -> Result<Value, Failure> {
     }
 }
 
+/// What a patch may not change: a pod that is made elsewhere, or as something else, would be neither found nor deleted.
+fn check_patch(spec: &Spec, patch: &Value) -> Result<(), Failure> {
+    let (before, after) = (spec.pod(), pod(spec, Some(patch)));
+    for (path, hint) in [
+        ("/metadata/name", "see --pod-name"),
+        ("/metadata/namespace", "see --namespace"),
+        ("/kind", "only the pod itself can be patched"),
+    ] {
+        if before.pointer(path) != after.pointer(path) {
+            return Err(Failure::new(2, format!("--patch changes {path}, by which the pod is found")).hint(hint));
+        }
+    }
+    Ok(())
+}
+
 fn pod(spec: &Spec, patch: Option<&Value>) -> Value {
     let mut pod = spec.pod();
     if let Some(patch) = patch {
@@ -400,7 +437,7 @@ impl Watcher for Console {
     }
 }
 
-/// A flag that Ctrl-C or a termination raises, so that the pod is deleted; the second one does not wait for that.
+/// A flag that Ctrl-C, a termination or a lost terminal raises, so that the pod is deleted; the second one does not wait for that.
 fn interruption(out: &Output) -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let (raised, out) = (flag.clone(), out.clone());
@@ -413,8 +450,16 @@ fn interruption(out: &Output) -> Arc<AtomicBool> {
             else {
                 return;
             };
+            // Under nohup a lost terminal is to be ignored.
+            let mut hangup = if ignores_hangup() { None } else { signal(SignalKind::hangup()).ok() };
             for _ in 0..2 {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+                let hung_up = async {
+                    match &mut hangup {
+                        Some(hangup) => hangup.recv().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hung_up => {} }
                 if raised.swap(true, Ordering::Relaxed) {
                     out.failure(&Failure::new(130, "interrupted twice: the pod may be left"));
                     #[expect(clippy::exit, reason = "the user does not want to wait for what would be put in order")]
@@ -428,9 +473,68 @@ fn interruption(out: &Output) -> Arc<AtomicBool> {
     flag
 }
 
+/// Whether this process was started with SIGHUP ignored (proc(5): a mask of signals, the first is bit 0).
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|l| u64::from_str_radix(l.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|m| m & 1 << (libc::SIGHUP - 1) != 0)
+}
+
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::super::super::Cli;
     use super::*;
+
+    #[derive(Parser)]
+    struct Given {
+        #[command(flatten)]
+        recorder: Recorder,
+    }
+
+    #[test]
+    fn what_the_pod_is_told_is_what_run_takes() {
+        let image: Reference = "h.io/a:t".parse().expect("a reference");
+        for given in [
+            &["--until-log=-x$", "--until-http=http://127.0.0.1:1/", "--until-chat=http://127.0.0.1:1/", "--grace=5"][..],
+            &["--for=2.5"],
+            &["--for=5000.5", "--timeout=10"],
+            &["--recorder=page-cache"],
+            &["--recorder=auto"],
+        ] {
+            let words = ["x"].iter().chain(given);
+            let recorder = Given::try_parse_from(words).map(|g| g.recorder).unwrap_or_else(|e| panic!("{e}"));
+            let arguments = recorder.arguments(&image);
+            let own = ["esgz", "profile", "run", "-o", "p"].map(String::from).into_iter();
+            let all = own.chain(arguments.clone()).chain(["--", "serve"].map(String::from));
+            let matches = Cli::command().try_get_matches_from(all).unwrap_or_else(|e| panic!("{e}"));
+            assert!(matches.subcommand_matches("profile").is_some());
+            for option in given.iter().filter(|o| !o.starts_with("--timeout")) {
+                assert!(arguments.iter().any(|a| a == option), "{arguments:?}: no {option}");
+            }
+            assert!(recorder.limit() >= recorder.period.unwrap_or_default().as_secs());
+        }
+        for wrong in ["--for=864001", "--for=NaN", "--recorder=tape", "--until-log=(", "--grace=86401"] {
+            assert!(Given::try_parse_from(["x", wrong]).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_patch_does_not_move_the_pod() {
+        let spec = Spec { name: "p".into(), namespace: Some("n".into()), ..Spec::default() };
+        let check = |patch: &str| check_patch(&spec, &serde_json::from_str(patch).expect("JSON")).map_err(|e| e.code);
+        for wrong in [
+            r#"{"metadata": {"namespace": "m"}}"#,
+            r#"{"metadata": {"namespace": null}}"#,
+            r#"{"metadata": {"name": "q"}}"#,
+            r#"{"metadata": null}"#,
+            r#"{"kind": "Job"}"#,
+        ] {
+            assert_eq!(check(wrong), Err(2), "{wrong}");
+        }
+        assert_eq!(check(r#"{"metadata": {"namespace": "n", "labels": {"a": "b"}}, "spec": {"priority": 1}}"#), Ok(()));
+    }
 
     #[test]
     fn values_are_pairs() {

@@ -75,7 +75,7 @@ pub(super) struct Args {
 const UNTIL: &str = "What ends the recording (all that are given have to come)";
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum RecorderArg {
+pub(super) enum RecorderArg {
     /// The first of the others that this machine allows
     Auto,
     /// What is asked for, byte ranges exact to the page (kernel 6.12 or so, root)
@@ -90,7 +90,7 @@ enum RecorderArg {
     Residency,
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let n = text.parse::<f64>().map_err(|e| e.to_string())?;
     Duration::try_from_secs_f64(n).map_err(|e| e.to_string())
 }
