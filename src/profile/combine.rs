@@ -4,7 +4,7 @@
 //! touched, never mixes ranges of different content, and says in the header what it was made of.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::str::FromStr;
 
 use super::names::{self, Seen};
@@ -277,13 +277,8 @@ fn same<'a, T: PartialEq + Clone + 'a>(mut values: impl Iterator<Item = Option<&
 
 /// Different values in the order in which they come.
 fn distinct<'a>(values: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut out: Vec<String> = Vec::new();
-    for value in values {
-        if !out.iter().any(|o| o == value) {
-            out.push(value.into());
-        }
-    }
-    out
+    let mut seen = HashSet::new();
+    values.filter(|v| seen.insert(*v)).map(Into::into).collect()
 }
 
 #[cfg(test)]

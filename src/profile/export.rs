@@ -1,4 +1,5 @@
-//! Profiles as lists for other tools. All are of whole files but one; files that are none of the image are left out.
+//! Profiles as lists for other tools. All are of whole files but one; files that are none of the image are left out, and those of
+//! which nothing but the metadata was read.
 
 use serde::Serialize;
 
@@ -56,8 +57,12 @@ struct Whole<'a> {
 /// Writes a list, in the order of first touch.
 pub fn export(profile: &Profile, format: Format) -> Exported {
     let mut files: Vec<&File> = profile.files.iter().filter(|f| f.origin == Origin::Image).collect();
+    let foreign = profile.files.len() - files.len();
+    // Where ranges count, a file without any was opened and no more. An import that knows no sizes says 0 for them.
+    let only_opened = |f: &File| format == Format::NydusRanges && f.ranges.is_empty() && f.size > 0;
+    files.retain(|f| !(f.is_looked_up_only() || only_opened(f)));
     files.sort_by(|a, b| (a.first_touch_ms, &a.path).cmp(&(b.first_touch_ms, &b.path)));
-    let (own, foreign) = (files.len(), profile.files.len() - files.len());
+    let own = files.len();
     if matches!(format, Format::Nydus | Format::Paths) {
         files.retain(|f| !f.path.contains(['\n', '\r']));
     }
@@ -90,8 +95,8 @@ fn json(value: &impl Serialize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Range;
     use super::super::sample::{file, profile};
+    use super::super::{Kind, Range};
     use super::*;
 
     fn exported(format: Format) -> Exported {
@@ -104,6 +109,19 @@ mod tests {
             File { origin: Origin::Driver, ..file("/driver", 9, &[Range(0, 9, 0)]) },
         ];
         export(&p, format)
+    }
+
+    #[test]
+    fn what_was_not_read_is_not_fetched_ahead() {
+        let mut p = profile();
+        p.files = vec![
+            file("/opened", 9, &[]),
+            file("/unsized", 0, &[]),
+            File { kinds: vec![Kind::Stat], ..file("/looked-up", 9, &[]) },
+        ];
+        assert_eq!(export(&p, Format::Nydus).text, "/opened\n/unsized\n");
+        let json = "{\"version\":\"v1\",\"files\":[{\"path\":\"/unsized\"}]}\n";
+        assert_eq!(export(&p, Format::NydusRanges).text, json);
     }
 
     #[test]

@@ -1,9 +1,14 @@
 //! Reading and writing the profile file, with every bound checked.
 
-use super::{Profile, SCHEMA};
+use std::collections::HashSet;
+
+use super::{Origin, Profile, SCHEMA};
 
 /// Profiles above this size are refused: a whole vLLM start is a few MB of JSON.
 pub const MAX_BYTES: u64 = 256 << 20;
+
+/// More phases than that no start has; each file is looked up in them.
+const MAX_PHASES: usize = 10_000;
 
 /// Why bytes are not a usable profile.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +21,12 @@ pub enum Error {
     Schema {
         /// The schema as found.
         found: String,
+    },
+    /// Phases that cannot be.
+    #[error("profile has {found} phases: expected at most {MAX_PHASES}, in the order of time")]
+    Phases {
+        /// How many.
+        found: usize,
     },
     /// A value that cannot be.
     #[error("profile entry {path:?}: {why}")]
@@ -35,10 +46,19 @@ pub fn read(bytes: &[u8]) -> Result<Profile, Error> {
         return Err(Error::Schema { found: found.chars().take(100).collect() });
     }
     let profile: Profile = serde_json::from_value(value).map_err(Error::Json)?;
+    let phases = &profile.header.phases;
+    if phases.len() > MAX_PHASES || !phases.is_sorted_by_key(|p| p.at_ms) {
+        return Err(Error::Phases { found: phases.len() });
+    }
+    let mut paths = HashSet::new();
     for file in &profile.files {
         let fail = |why| Error::Entry { path: file.path.clone(), why };
         if !is_clean(&file.path) {
             return Err(fail("path is not absolute and clean"));
+        }
+        // A file of a volume that is replaced during the recording is two files of one path.
+        if file.origin == Origin::Image && !paths.insert(file.path.as_str()) {
+            return Err(fail("the file of the image is there twice"));
         }
         if !file.links.iter().all(|l| is_clean(l) && *l != file.path) {
             return Err(fail("a hard link is not another absolute and clean path"));
@@ -108,7 +128,8 @@ mod tests {
 
     #[test]
     fn impossible_values_are_refused_by_path() {
-        let breakers: [fn(&mut Profile); 7] = [
+        let breakers: [fn(&mut Profile); 8] = [
+            |p| p.files.push(p.files[0].clone()),
             |p| p.files[0].path = "a".into(),
             |p| p.files[0].path = "/a/../b".into(),
             |p| p.files[0].links[0] = "/a".into(),
@@ -122,6 +143,25 @@ mod tests {
             f(&mut p);
             assert!(matches!(read(&write(&p)), Err(Error::Entry { .. })), "case {i}");
         }
+    }
+
+    #[test]
+    fn a_volume_may_have_had_two_files_of_a_path() {
+        let mut p = sample();
+        p.files[0].origin = Origin::Volume;
+        p.files.push(p.files[0].clone());
+        assert_eq!(read(&write(&p)).expect("a replaced file"), p);
+    }
+
+    #[test]
+    fn phases_are_few_and_in_order() {
+        let with = |times: &[u64]| {
+            let phases = times.iter().map(|&at_ms| Phase { name: "p".into(), at_ms }).collect();
+            read(&write(&Profile { header: Header { phases, ..sample().header }, ..sample() })).map(drop)
+        };
+        assert!(with(&[1, 1, 2]).is_ok());
+        assert!(matches!(with(&[2, 1]), Err(Error::Phases { found: 2 })));
+        assert!(matches!(with(&vec![0; MAX_PHASES + 1]), Err(Error::Phases { .. })));
     }
 
     #[test]

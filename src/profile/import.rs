@@ -43,7 +43,9 @@ pub struct Imported {
 pub fn import(format: Format, bytes: &[u8], context: &Context<'_>) -> Result<Imported, Error> {
     let list = parse::parse(format, bytes)?;
     let mut out = Builder { files: Vec::new(), seen: HashSet::new(), missing: Vec::new() };
-    for entry in &list.entries {
+    let mut seen = HashSet::new();
+    // What an entry stands for is looked for once.
+    for entry in list.entries.iter().filter(|e| seen.insert(e.path.as_str())) {
         out.add(format, entry, context.tree)?;
     }
     let digests: HashSet<Digest> = list.entries.iter().filter_map(|e| e.digest).collect();

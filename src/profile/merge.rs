@@ -1,6 +1,6 @@
 //! Merging the profiles of several runs: what any of them touched, at the earliest time any of them did.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Profile, Range};
 
@@ -28,11 +28,8 @@ impl Profile {
             }
         }
         self.files.sort_by(|a, b| (a.first_touch_ms, &a.path).cmp(&(b.first_touch_ms, &b.path)));
-        for write in other.writes {
-            if !self.writes.iter().any(|w| w.path == write.path) {
-                self.writes.push(write);
-            }
-        }
+        let mut written: HashSet<String> = self.writes.iter().map(|w| w.path.clone()).collect();
+        self.writes.extend(other.writes.into_iter().filter(|w| written.insert(w.path.clone())));
         self.writes.sort_by(|a, b| a.path.cmp(&b.path));
     }
 }

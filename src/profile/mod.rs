@@ -223,7 +223,8 @@ impl Origin {
 impl Profile {
     /// The phase that a moment (ms since the start) belongs to, empty before the first.
     pub fn phase_at(&self, at_ms: u64) -> &str {
-        self.header.phases.iter().rev().find(|p| p.at_ms <= at_ms).map_or("", |p| p.name.as_str())
+        let begun = self.header.phases.partition_point(|p| p.at_ms <= at_ms);
+        self.header.phases[..begun].last().map_or("", |p| p.name.as_str())
     }
 }
 

@@ -199,7 +199,7 @@ enum Variant {
 }
 
 fn period(text: &str) -> Result<Duration, String> {
-    let most = Duration::from_secs(864_000);
+    let most = Duration::from_hours(240);
     let period = seconds(text)?;
     if period > most { Err(format!("expected at most {} seconds", most.as_secs())) } else { Ok(period) }
 }
@@ -504,7 +504,7 @@ mod tests {
             &["--recorder=auto"],
         ] {
             let words = ["x"].iter().chain(given);
-            let recorder = Given::try_parse_from(words).map(|g| g.recorder).unwrap_or_else(|e| panic!("{e}"));
+            let Given { recorder } = Given::try_parse_from(words).unwrap_or_else(|e| panic!("{e}"));
             let arguments = recorder.arguments(&image);
             let own = ["esgz", "profile", "run", "-o", "p"].map(String::from).into_iter();
             let all = own.chain(arguments.clone()).chain(["--", "serve"].map(String::from));
