@@ -62,15 +62,27 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     } else {
         print(&diff, args.limit, out);
     }
-    let missing = (1.0 - diff.total.recall) * 100.0;
     match args.fail_above {
-        Some(limit) if missing > limit => {
-            let why =
-                format!("{missing:.2} % of the bytes that NEW touched are not in OLD: expected at most {limit} %");
+        Some(limit) if exceeds(&diff.total, limit) => {
+            let (only_new, new) = (float(diff.total.only_new), float(diff.total.new));
+            let why = format!(
+                "{:.2} % of the bytes that NEW touched are not in OLD: expected at most {limit} %",
+                only_new * 100.0 / new
+            );
             Err(Failure::new(3, why).hint("record a new profile and convert the image with it"))
         }
         _ => Ok(0),
     }
+}
+
+/// Whether more than that many percent of what NEW touched is its alone. Without a division, so that the boundary itself is none.
+fn exceeds(total: &Totals, percent: f64) -> bool {
+    float(total.only_new) * 100.0 > percent * float(total.new)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of an image are below 2^53")]
+fn float(n: u64) -> f64 {
+    n as f64
 }
 
 fn print(diff: &Diff, limit: usize, out: &Output) {
@@ -152,4 +164,20 @@ pub(super) fn table(header: &[&str], right: std::ops::Range<usize>) -> Table {
         }
     }
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_at_the_limit_is_not_above_it() {
+        for percent in 0..=100_u32 {
+            let total = Totals { new: 100_000, only_new: u64::from(percent) * 1000, ..Totals::default() };
+            assert!(!exceeds(&total, percent.into()), "{percent}");
+            let more = Totals { only_new: total.only_new + 1, ..total };
+            assert!(exceeds(&more, percent.into()), "{percent}");
+        }
+        assert!(!exceeds(&Totals::default(), 0.0));
+    }
 }
