@@ -54,7 +54,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         _ => failed(e),
     })?;
     let (bytes, profile) = profiles::fetch(&*store, chosen).map_err(failed)?;
-    for words in doubts(&profile, &image) {
+    for words in doubts(&profile, &image, &args.image) {
         out.say(format_args!("warning: {words}"));
     }
     files::write(args.output.as_deref().unwrap_or(Path::new("-")), &bytes, out)?;

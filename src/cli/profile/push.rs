@@ -35,7 +35,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     let failed = |e| store_failure(&e, &args.image);
     // The name must be there: a push makes no layout folder.
     let image = referrers::open(&args.image, false).and_then(|s| s.image(&args.platform)).map_err(failed)?;
-    for words in doubts(&profile, &image) {
+    for words in doubts(&profile, &image, &args.image) {
         out.say(format_args!("warning: {words}"));
     }
     let store = referrers::open(&args.image, true).map_err(failed)?;
@@ -52,7 +52,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
 }
 
 /// What speaks against the profile being one of the image.
-pub(super) fn doubts(profile: &Profile, image: &Image) -> Vec<String> {
+pub(super) fn doubts(profile: &Profile, image: &Image, reference: &Reference) -> Vec<String> {
     let header = &profile.header;
     let mut words = Vec::new();
     let of = |d: &Digest| *d == image.descriptor.digest || image.index == Some(*d);
@@ -61,7 +61,8 @@ pub(super) fn doubts(profile: &Profile, image: &Image) -> Vec<String> {
             words
                 .push(format!("the profile was recorded in image {recorded}, this one is {}", image.descriptor.digest));
         }
-        _ => {}
+        Some(_) => {}
+        None => words.extend(unnamed(header.image.as_deref(), reference)),
     }
     let platform = image.config.platform();
     if !(header.platform.is_empty()
@@ -74,4 +75,30 @@ pub(super) fn doubts(profile: &Profile, image: &Image) -> Vec<String> {
         words.push(format!("the profile is incomplete: its recorder lost {} events", header.lost_events));
     }
     words
+}
+
+/// What the name of an image tells where its digest is not known. Names of folders and archives tell nothing.
+fn unnamed(recorded: Option<&str>, reference: &Reference) -> Option<String> {
+    let Some(recorded) = recorded else {
+        return Some("the profile does not say which image it was recorded in".into());
+    };
+    let (Ok(Reference::Registry(of)), Reference::Registry(with)) = (recorded.parse(), reference) else { return None };
+    ((of.host.as_str(), of.repository.as_str()) != (with.host.as_str(), with.repository.as_str()))
+        .then(|| format!("the profile was recorded in image {of}, this one is {with}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_digest_the_name_tells_the_image() {
+        let of = |recorded| unnamed(recorded, &"h.io/a/b:1".parse().expect("a reference"));
+        assert!(of(None).is_some_and(|w| w.contains("does not say which image")));
+        assert!(of(Some("h.io/a/c:1")).is_some_and(|w| w.contains("h.io/a/c:1, this one is h.io/a/b:1")));
+        for same in ["h.io/a/b:2", "oci:dir:1", "a/b"] {
+            assert_eq!(of(Some(same)), None, "{same}");
+        }
+        assert_eq!(unnamed(Some("h.io/a/c:1"), &"oci:dir:1".parse().expect("a reference")), None);
+    }
 }
