@@ -401,6 +401,11 @@ fn a_running_process_is_attached_to() {
         .args(["sh", "-c", "while [ ! -e /data/go ]; do sleep 0.05; done; (dd if=/data/big of=/dev/null bs=4096 skip=100 count=3 2>/dev/null); exec sleep 60"])
         .spawn()
         .expect("a process");
+    let link = format!("/proc/{}/root", sh.id());
+    let limit = Instant::now() + Duration::from_mins(1);
+    while fs::read_link(&link).ok().as_ref() != Some(&rig.root) && Instant::now() < limit {
+        std::thread::sleep(Duration::from_millis(10));
+    }
     let attached = esgz()
         .args(["profile", "attach", "--for", "2", "--recorder", "filemap", "--pid", &sh.id().to_string(), "-o"])
         .arg(rig.profile_path())
@@ -446,7 +451,7 @@ fn last_words_count_and_a_terminal_stays_one() {
     // `script` gives us a terminal: the command has one, too, in the foreground, and its width.
     let inner = rig.command(
         &["--keep-cache"],
-        &["sh", "-c", "test -t 1 && test -t 0 && stty size < /dev/stdout; read line; echo got $line"],
+        &["sh", "-c", "test -t 1 && test -t 0 && stty size <&1; read line; echo got $line"],
     );
     let words: Vec<_> = std::iter::once(inner.get_program())
         .chain(inner.get_args())
