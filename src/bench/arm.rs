@@ -53,6 +53,8 @@ impl Arm {
             manifest: image.descriptor.digest,
             config: image.manifest.config.digest,
             layers: image.manifest.layers.iter().zip(&image.config.diff_ids).map(layer).collect(),
+            options: Vec::new(),
+            predicted: None,
         }
     }
 

@@ -18,6 +18,8 @@ fn arm(snapshotter: &str, layers: Vec<LayerFacts>) -> ArmFacts {
         manifest: digest(250),
         config: digest(251),
         layers,
+        options: vec![],
+        predicted: None,
     }
 }
 

@@ -289,6 +289,10 @@ impl<'w> Bench<'w> {
             layers: facts.layers.len(),
             invalid: verdict.invalid,
             evidence,
+            timeline: Vec::new(),
+            samples: Vec::new(),
+            metrics: std::collections::BTreeMap::new(),
+            warm: None,
         };
         Ok((load, measured))
     }

@@ -20,6 +20,8 @@ pub(in crate::bench) fn report(runs: Vec<Run>) -> Report {
         manifest: digest,
         config: digest,
         layers: vec![LayerFacts { digest, size: 9, toc: true, kind: None, chain: digest }],
+        options: vec![],
+        predicted: None,
     };
     Report {
         schema: SCHEMA.into(),
@@ -95,6 +97,10 @@ pub(in crate::bench) fn run(row: &str, round: u32, total_ms: u64, invalid: &[&st
         layers: if lazy { 5 } else { 4 },
         invalid: invalid.iter().map(|s| (*s).to_owned()).collect(),
         evidence: Evidence::default(),
+        timeline: vec![],
+        samples: vec![],
+        metrics: std::collections::BTreeMap::new(),
+        warm: None,
     };
     bare(row, round, Outcome::Measured(Box::new(measured)))
 }

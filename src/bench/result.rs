@@ -98,6 +98,23 @@ pub struct ArmFacts {
     pub config: Digest,
     /// Layers, lowest first.
     pub layers: Vec<LayerFacts>,
+    /// What was done besides pulling and starting, as the arm's options spell it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+    /// What `plan` predicted for it on this link, if it was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted: Option<Predicted>,
+}
+
+/// A prediction, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Predicted {
+    /// The pull.
+    pub pull_ms: u64,
+    /// Pod sandbox, container creation, container start.
+    pub create_ms: u64,
+    /// From there to ready.
+    pub ready_ms: u64,
 }
 
 /// A layer of an arm's image.
@@ -181,6 +198,38 @@ pub struct Measured {
     pub invalid: Vec<String>,
     /// What the verdict rests on.
     pub evidence: Evidence,
+    /// Named moments in order: `pulled`, `created`, `first-log`, the phases of the workload's log lines, `ready`, `first-token`, `answer`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timeline: Vec<Moment>,
+    /// Running totals, taken a few times a second.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub samples: Vec<Sample>,
+    /// The snapshotter's own counters: what they grew by during the run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, f64>,
+    /// What the read-ahead says of itself (`esgz warm --json`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warm: Option<serde_json::Value>,
+}
+
+/// A named moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// Its name; it begins the phase of that name.
+    pub name: String,
+    /// Milliseconds since the first mark of the run.
+    pub at_ms: u64,
+}
+
+/// Totals since the first mark of the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Milliseconds since the first mark.
+    pub at_ms: u64,
+    /// Requests and bytes over the link.
+    pub link: Traffic,
+    /// CPU time used.
+    pub cpu: CpuUse,
 }
 
 /// Milliseconds of each phase; they add up to `total_ms`.
