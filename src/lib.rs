@@ -26,5 +26,6 @@ pub mod k8s;
 pub mod plan;
 pub mod convert;
 pub mod verify;
+pub mod warm;
 pub mod bench;
 pub mod cli;

@@ -1,7 +1,7 @@
 //! The command line: flags, wording, progress, exit codes. The only module that prints; one file a subcommand.
 //!
 //! stdout is data (a digest, a table, JSON), stderr is words. Exit codes: 0 done, 1 failed, 2 usage, 3 verification or
-//! gate failed; `profile` passes on the command's own code, its own failures are 125, not executable 126, not found 127.
+//! gate failed; `profile` and `warm` pass on the command's own code, their own failures are 125, not executable 126, not found 127.
 
 use std::error::Error as StdError;
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ mod platform;
 mod profile;
 mod profiled;
 mod verify;
+mod warm;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling
 #[derive(Debug, Parser)]
@@ -38,6 +39,8 @@ enum Command {
     Verify(verify::Args),
     Inspect(inspect::Args),
     Profile(profile::Args),
+    // Boxed for its size.
+    Warm(Box<warm::Args>),
     Bench(bench::Command),
 }
 
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, &out),
         Command::Inspect(args) => inspect::run(&args, &out),
         Command::Profile(args) => profile::run(args, &out),
+        Command::Warm(args) => warm::run(*args, &out),
         Command::Bench(command) => bench::run(command, &out),
     };
     match result {

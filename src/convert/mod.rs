@@ -33,7 +33,7 @@ use crate::estargz::{Format, Level, landmark};
 use crate::image::manifest::stack_digest;
 use crate::image::{Descriptor, Image, names};
 use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan, What};
-use crate::profile::Profile;
+use crate::profile::{Profile, carried};
 use crate::progress::Progress;
 use crate::store::Images;
 use crate::tar::{At, Merged};
@@ -223,7 +223,8 @@ impl Job<'_> {
             hot.descriptor.annotations.sort();
             layers.push(hot);
         }
-        let digest = publish::publish(self.dst, &planned.image, &layers, key, options)?;
+        let warm = self.carried(&planned.plan, profile);
+        let digest = publish::publish(self.dst, &planned.image, &layers, warm.as_deref(), key, options)?;
         Ok(Report {
             digest,
             source: planned.image.descriptor.digest,
@@ -314,6 +315,24 @@ impl Job<'_> {
             }
         }
         Ok(Planned { image, positions, indexes, contents, plan, orders, keys, known })
+    }
+
+    /// What a reader on the node has to read ahead, for the manifest. A landmark's files are fetched by the snapshotter itself.
+    fn carried(&self, plan: &Plan, profile: Option<&Profile>) -> Option<String> {
+        let profile = profile.filter(|_| self.options.layout.has_hot())?;
+        let carried = carried::of(&profile.header.platform, &plan.lazy);
+        if carried.files.is_empty() {
+            return None;
+        }
+        let packed = carried::pack(&carried);
+        if packed.is_none() {
+            self.progress.warn(&format!(
+                "the list for `esgz warm node` is left out of the manifest: with {} files it is larger than {} bytes",
+                carried.files.len(),
+                carried::MAX_PACKED
+            ));
+        }
+        packed
     }
 
     /// What the start-up layer adds to this image.

@@ -98,11 +98,12 @@ pub(super) fn provenance(raw: &mut Value, source: &Digest, key: Option<&str>, op
     annotations[names::SOURCE] = json!(source);
 }
 
-/// Stores config and manifest. `key`: see [`super::reuse::image_key`].
+/// Stores config and manifest. `warm`: the packed list for a reader on the node. `key`: see [`super::reuse::image_key`].
 pub(super) fn publish(
     dst: &dyn Images,
     image: &Image,
     layers: &[NewLayer],
+    warm: Option<&str>,
     key: &str,
     options: &Options,
 ) -> Result<Digest, Error> {
@@ -130,5 +131,10 @@ pub(super) fn publish(
     manifest["config"] = config.to_json();
     manifest["layers"] = layers.iter().map(|l| l.descriptor.to_json()).collect();
     provenance(&mut manifest, &image.descriptor.digest, Some(key), options);
+    if let Some(warm) = warm {
+        manifest["annotations"][names::WARM] = json!(warm);
+    } else if let Some(annotations) = manifest["annotations"].as_object_mut() {
+        annotations.remove(names::WARM);
+    }
     Ok(dst.put_manifest(names::MANIFEST, manifest.to_string().as_bytes())?)
 }

@@ -74,6 +74,9 @@ pub(super) fn image_key(
         field(digest.to_string().as_bytes());
     }
     field(&[u8::from(options.keep_layers)]);
+    if profile.is_some() && options.layout.has_hot() {
+        field(b"carried");
+    }
     for file in profile.iter().flat_map(|p| &p.files).filter(|f| f.origin == Origin::Image) {
         // Strings and numbers: nothing that JSON cannot hold.
         field(&serde_json::to_vec(file).unwrap_or_default());

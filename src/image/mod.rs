@@ -94,6 +94,8 @@ pub mod names {
     pub const PROFILE_UNTIL: &str = "dev.esgz.profile.until";
     /// Annotation of such an artifact: the GPU of the machine, where there was one.
     pub const PROFILE_GPU: &str = "dev.esgz.profile.gpu";
+    /// Manifest annotation of ours: what a start reads of the lazy layers, as `profile::carried` packs it, for a reader on the node.
+    pub const WARM: &str = "dev.esgz.warm";
     /// Manifest annotation of ours: manifest digest of the image that was converted.
     pub const SOURCE: &str = "dev.esgz.source.digest";
 }

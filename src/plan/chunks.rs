@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::hot;
-use crate::profile::{Origin, Profile};
+use crate::profile::{File, Origin, Profile};
 use crate::tar::Entry;
 
 /// Hot ranges are rounded out to this: what the kernel reads ahead on FUSE in one go.
@@ -95,6 +95,16 @@ impl Chunking {
     }
 }
 
+/// The chunks that hold what is read of a file, were it fitted: ascending, disjoint.
+pub fn hot_chunks(file: &File) -> Vec<Range<u64>> {
+    let spans = spans(file.ranges.iter().map(|r| (r.0, r.1)), file.size);
+    let cut = |span: Range<u64>| {
+        let starts = (span.start..span.end).step_by(usize::try_from(HOT_CHUNK).unwrap_or(usize::MAX));
+        starts.map(move |at| at..(at + HOT_CHUNK).min(span.end))
+    };
+    spans.into_iter().flat_map(cut).collect()
+}
+
 /// The last part of a path.
 fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -118,7 +128,7 @@ fn spans(ranges: impl Iterator<Item = (u64, u64)>, size: u64) -> Vec<Range<u64>>
 mod tests {
     use super::*;
     use crate::digest::Digest;
-    use crate::profile::{File, Header, Range as Touched, SCHEMA};
+    use crate::profile::{Header, Range as Touched, SCHEMA};
     use crate::tar::{Kind, build};
     use proptest::prelude::*;
 

@@ -15,7 +15,7 @@ use crate::estargz::landmark;
 use crate::profile::{File, Origin, Profile};
 use crate::tar::{At, Entry, Kind, Merged};
 
-pub use chunks::{Chunking, Cut, HOT_CHUNK};
+pub use chunks::{Chunking, Cut, HOT_CHUNK, hot_chunks};
 pub use order::{Order, order};
 
 /// How a converted image is laid out.
@@ -151,6 +151,8 @@ pub struct Plan {
     pub hot: Vec<At>,
     /// For each layer the positions of the entries that the hot layer has instead of it.
     pub moved: Vec<BTreeSet<usize>>,
+    /// The profiled files that the hot layer does not hold, by their paths in the image: what a reader ahead has to read.
+    pub lazy: Vec<File>,
     /// How well the profiles fit.
     pub fit: Match,
     /// What does not fit, most touched bytes first.
@@ -169,6 +171,7 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
         prioritized: vec![Vec::new(); layers.len()],
         hot: Vec::new(),
         moved: vec![BTreeSet::new(); layers.len()],
+        lazy: Vec::new(),
         fit: Match::default(),
         mismatches: Vec::new(),
     };
@@ -218,8 +221,14 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
     if layout.has_hot() {
         plan.hot = hot::entries(&contents, &merged, &found);
     }
+    let hot: HashSet<At> = plan.hot.iter().copied().collect();
+    for (file, content) in found.iter().filter(|(file, at)| !hot.contains(at) && entry(*at).size == file.size) {
+        // Under its own name where it has one, not that of a hard link's target.
+        let here = merged.get(file.path.trim_start_matches('/')).filter(|at| contents.of(*at) == Some(*content));
+        let path = format!("/{}", entry(here.unwrap_or(*content)).path);
+        plan.lazy.push(File { path, ..(*file).clone() });
+    }
     if layout.has_landmark() {
-        let hot: HashSet<At> = plan.hot.iter().copied().collect();
         for (file, content) in found.into_iter().filter(|(_, content)| !hot.contains(content)) {
             // Under its own name where it has one: a hard link brings its target along.
             let here = merged.get(file.path.trim_start_matches('/')).filter(|at| contents.of(*at) == Some(content));

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
 
+pub mod carried;
 pub mod combine;
 pub mod diff;
 pub mod export;

@@ -84,6 +84,31 @@ pub(super) fn resident(file: &File, size: u64, known: &Spans) -> io::Result<Span
     Ok(found)
 }
 
+/// The parts of a range that are not in the page cache, cut to whole pages outwards but never beyond the range. An error where the
+/// kernel does not say.
+pub(crate) fn absent(file: &File, size: u64, range: std::ops::Range<u64>) -> io::Result<Vec<std::ops::Range<u64>>> {
+    let page = page_size() as u64;
+    let start = range.start / page * page;
+    if !is_told(file, size)? {
+        return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+    }
+    let len = usize::try_from(range.end.saturating_sub(start)).map_err(io::Error::other)?;
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    let mut states = Vec::new();
+    Mapping::new(file, start, len)?.resident(&mut states)?;
+    let (mut out, mut at) = (Vec::new(), start);
+    for run in states.chunk_by(|a, b| a & 1 == b & 1) {
+        let end = at + run.len() as u64 * page;
+        if run[0] & 1 == 0 {
+            out.push(at.max(range.start)..end.min(range.end));
+        }
+        at = end;
+    }
+    Ok(out)
+}
+
 /// Whether the kernel tells us the truth about this file: no page far behind its end can be in memory, but one who must not know
 /// is told that it is.
 pub(super) fn is_told(file: &File, size: u64) -> io::Result<bool> {

@@ -21,7 +21,7 @@ mod engine;
 mod fanotify;
 mod format;
 mod host;
-mod incore;
+pub(crate) mod incore;
 mod mounts;
 mod naming;
 mod perf;

@@ -9,3 +9,4 @@ mod profiles;
 mod rig;
 mod tools;
 mod verify;
+mod warm;

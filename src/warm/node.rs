@@ -1,0 +1,333 @@
+//! Reading ahead on the node, from the moment that an image's lower layers are mounted, while its hot layer is still being
+//! fetched and unpacked. Nothing in the image, the pod or the runtime has to be changed for it.
+//!
+//! The stargz snapshotter mounts each lazy layer, and tells in a hidden folder of the mount which blob it is
+//! (`.stargz-snapshotter/DIGEST.json`). containerd has stored the manifest before any layer; the one that lists the blob carries
+//! what a start reads. Hidden here: how mounts are noticed, and how manifests are found.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::list::List;
+use super::reader::{self, Budget, Counts, Ended};
+use super::roots::Roots;
+use crate::digest::Digest;
+use crate::image::names;
+use crate::profile::carried;
+
+/// Schema of what the daemon leaves.
+pub const SCHEMA: &str = "esgz.warm-node/v1";
+/// Hidden folder at the top of a lazy mount.
+const STATE: &str = ".stargz-snapshotter";
+/// Larger blobs are no manifests.
+const MAX_MANIFEST: u64 = 4 << 20;
+/// How long a reader waits for the layers of an image that are not mounted yet before it begins with those that are.
+const SETTLE: Duration = Duration::from_millis(300);
+/// Longest sleep between two looks, where no mount is noticed.
+const LOOK: Duration = Duration::from_secs(1);
+/// While an image is waited for.
+const SOON: u16 = 20;
+
+/// Where things are on the node.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The snapshotter's root, below which it mounts.
+    pub mounts: PathBuf,
+    /// containerd's content store, the folder that holds `blobs/sha256`.
+    pub content: PathBuf,
+    /// Most reads in flight.
+    pub threads: usize,
+    /// For each image.
+    pub budget: Budget,
+}
+
+/// What was done for one image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Image {
+    /// Digest of its manifest.
+    pub manifest: Digest,
+    /// Lazy layers that were mounted when the reading began.
+    pub layers: usize,
+    /// Why it ended.
+    pub ended: Ended,
+    /// What became of the list.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Milliseconds since the watch began.
+    pub from_ms: u64,
+    /// Milliseconds it took.
+    pub ms: u64,
+}
+
+/// Something worth a line.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// An image was read ahead.
+    Image(&'a Image),
+    /// Something is not as it should be.
+    Warning(String),
+}
+
+/// Watches until `alive` says no. Mounts that are there already count as seen, unless `existing`.
+pub fn watch(
+    node: &Node,
+    existing: bool,
+    mut alive: impl FnMut() -> bool,
+    mut tell: impl FnMut(Event<'_>),
+) -> io::Result<Vec<Image>> {
+    let began = Instant::now();
+    let table = fs::File::open("/proc/self/mountinfo")?;
+    let mut mounts: HashMap<PathBuf, Option<Digest>> = HashMap::new();
+    let mut manifests = Manifests::new(&node.content);
+    let mut waiting: HashMap<Digest, Instant> = HashMap::new();
+    let mut done: HashSet<Digest> = HashSet::new();
+    let mut images = Vec::new();
+    let mut first = true;
+    while alive() {
+        let now = lazy_mounts(&node.mounts)?;
+        mounts.retain(|point, _| now.contains(point));
+        for point in now {
+            // Of a mount that cannot tell yet it is asked again.
+            let blob = mounts.entry(point.clone()).or_default();
+            if blob.is_none() {
+                *blob = blob_of(&point);
+            }
+        }
+        let here: HashSet<Digest> = mounts.values().flatten().copied().collect();
+        // An image is gone when none of its layers is mounted; mounted again, it is read again.
+        done.retain(|m| manifests.layers(m).iter().any(|l| here.contains(l)));
+        manifests.look();
+        for found in manifests.of(&here) {
+            if first && !existing {
+                done.insert(found);
+            } else if !done.contains(&found) {
+                waiting.entry(found).or_insert_with(Instant::now);
+            }
+        }
+        first = false;
+        let is_ready = |(m, since): (&Digest, &Instant)| {
+            (manifests.layers(m).iter().all(|l| here.contains(l)) || since.elapsed() >= SETTLE).then_some(*m)
+        };
+        let next = waiting.iter().find_map(is_ready);
+        if let Some(manifest) = next {
+            waiting.remove(&manifest);
+            done.insert(manifest);
+            match manifests.list(&manifest) {
+                Ok(list) => {
+                    let points = order(manifests.layers(&manifest), &mounts);
+                    let image = one(node, manifest, &list, &points, began, &mut alive)?;
+                    tell(Event::Image(&image));
+                    images.push(image);
+                }
+                Err(why) => tell(Event::Warning(format!("manifest {manifest}: {why}"))),
+            }
+            continue;
+        }
+        let timeout = if waiting.is_empty() { LOOK } else { Duration::from_millis(SOON.into()) };
+        let mut fds = [PollFd::new(table.as_fd(), PollFlags::POLLPRI)];
+        // Wakes when a mount comes or goes (proc_pid_mounts(5)); what is missed by an interruption is seen by the next look.
+        let _interrupted = poll(&mut fds, PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX));
+    }
+    Ok(images)
+}
+
+fn one(
+    node: &Node,
+    manifest: Digest,
+    list: &List,
+    points: &[&Path],
+    began: Instant,
+    alive: &mut impl FnMut() -> bool,
+) -> io::Result<Image> {
+    let from = Instant::now();
+    let roots = Roots::open_all(points.iter().copied())?;
+    let (counts, ended) = reader::read(list, list.units.len(), &roots, node.threads, node.budget, alive);
+    let (from_ms, ms) = (super::millis(from.duration_since(began)), super::millis(from.elapsed()));
+    Ok(Image { manifest, layers: points.len(), ended, counts, from_ms, ms })
+}
+
+/// The mounts of these layers, the topmost first.
+fn order<'a>(layers: &[Digest], mounts: &'a HashMap<PathBuf, Option<Digest>>) -> Vec<&'a Path> {
+    // Of a layer that several images share there is one mount for each chain below it; any of them shows the same.
+    let point =
+        |layer: &Digest| mounts.iter().filter(|(_, d)| d.as_ref() == Some(layer)).map(|(p, _)| p.as_path()).min();
+    layers.iter().rev().filter_map(point).collect()
+}
+
+/// Mount points of the lazy snapshotter below a folder.
+fn lazy_mounts(below: &Path) -> io::Result<HashSet<PathBuf>> {
+    Ok(parse(&fs::read_to_string("/proc/self/mountinfo")?, below))
+}
+
+/// `ID PARENT MAJ:MIN ROOT POINT OPTIONS [FIELDS] - TYPE SOURCE SUPER` (`proc_pid_mountinfo(5)`).
+fn parse(text: &str, below: &Path) -> HashSet<PathBuf> {
+    let point = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut right = right.split(' ');
+        let lazy = right.next()?.starts_with("fuse") && right.next()? == "stargz";
+        // Octal escapes stand for spaces and the like, which a snapshotter's paths below a sane root have not.
+        let point = Path::new(left.split(' ').nth(4)?);
+        (lazy && point.starts_with(below)).then(|| point.to_owned())
+    };
+    text.lines().filter_map(point).collect()
+}
+
+/// Which blob a lazy mount shows.
+fn blob_of(point: &Path) -> Option<Digest> {
+    let entries = fs::read_dir(point.join(STATE)).ok()?;
+    let mut names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
+    names.find_map(|n| n.strip_suffix(".json")?.parse().ok())
+}
+
+/// Manifests in the content store that carry what a start reads.
+struct Manifests {
+    folder: PathBuf,
+    seen: HashSet<std::ffi::OsString>,
+    /// By manifest: its lazy layers, lowest first, and the packed list.
+    found: HashMap<Digest, (Vec<Digest>, String)>,
+}
+
+impl Manifests {
+    fn new(content: &Path) -> Self {
+        Self { folder: content.join("blobs/sha256"), seen: HashSet::new(), found: HashMap::new() }
+    }
+
+    /// Looks at blobs that are new. One that is being written has another name until it is whole.
+    fn look(&mut self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        let mut there = HashSet::new();
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            there.insert(name.clone());
+            if !self.seen.insert(name.clone()) {
+                continue;
+            }
+            let digest = name.to_str().and_then(|n| format!("sha256:{n}").parse::<Digest>().ok());
+            let small = entry.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_MANIFEST);
+            if let (Some(digest), true) = (digest, small)
+                && let Ok(bytes) = fs::read(entry.path())
+                && Digest::of(&bytes) == digest
+                && let Some(found) = carrying(&bytes)
+            {
+                self.found.insert(digest, found);
+            }
+        }
+        self.seen.retain(|n| there.contains(n));
+        self.found.retain(|m, _| there.contains(std::ffi::OsStr::new(&m.hex())));
+    }
+
+    fn layers(&self, manifest: &Digest) -> &[Digest] {
+        self.found.get(manifest).map_or(&[], |(layers, _)| layers)
+    }
+
+    /// Manifests of which a layer is mounted, in an order that does not change.
+    fn of(&self, here: &HashSet<Digest>) -> Vec<Digest> {
+        let mut all: Vec<Digest> =
+            self.found.iter().filter(|(_, (l, _))| l.iter().any(|l| here.contains(l))).map(|(m, _)| *m).collect();
+        all.sort_unstable();
+        all
+    }
+
+    fn list(&self, manifest: &Digest) -> Result<List, String> {
+        let Some((_, packed)) = self.found.get(manifest) else { return Err("it is gone".into()) };
+        let profile = carried::unpack(packed).map_err(|e| format!("annotation {}: {e}", names::WARM))?;
+        Ok(List::of(&profile))
+    }
+}
+
+/// The lazy layers and the packed list of a manifest that has one.
+fn carrying(bytes: &[u8]) -> Option<(Vec<Digest>, String)> {
+    let value: Value = serde_json::from_slice(bytes).ok()?;
+    let packed = value.get("annotations")?.get(names::WARM)?.as_str()?;
+    let layers = value.get("layers")?.as_array()?;
+    let lazy = |l: &Value| l.get("annotations").is_some_and(|a| a.get(names::TOC_DIGEST).is_some());
+    let digests = layers.iter().filter(|l| lazy(l)).map(|l| l.get("digest")?.as_str()?.parse().ok());
+    Some((digests.collect::<Option<Vec<_>>>()?, packed.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Range, sample};
+
+    #[test]
+    fn only_lazy_mounts_below_the_folder_count() {
+        let text = "36 35 0:40 / /z/snapshotter/snapshots/1/fs rw,nodev shared:1 - fuse.rawBridge stargz rw,user_id=0\n\
+                    37 35 0:41 / /y/snapshots/2/fs rw - fuse.rawBridge stargz rw\n\
+                    38 35 0:42 / /z/a rw - overlay stargz rw\n39 35 0:43 / /zz/a rw - fuse stargz rw\nodd line\n";
+        assert_eq!(parse(text, Path::new("/z")), HashSet::from(["/z/snapshotter/snapshots/1/fs".into()]));
+    }
+
+    /// A content store with a manifest that carries a list, one that does not, and rubbish.
+    fn store() -> (tempfile::TempDir, Digest, [Digest; 2]) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let blobs = dir.path().join("blobs/sha256");
+        fs::create_dir_all(&blobs).expect("made");
+        let put = |bytes: &[u8]| {
+            let digest = Digest::of(bytes);
+            fs::write(blobs.join(digest.hex()), bytes).expect("written");
+            digest
+        };
+        let layers = [Digest::of(b"a"), Digest::of(b"b")];
+        let layer = |d: &Digest| serde_json::json!({ "digest": d, "annotations": { names::TOC_DIGEST: d } });
+        let hot = serde_json::json!({ "digest": Digest::of(b"hot") });
+        let carried = carried::of("linux/amd64", &[sample::file("/x/big", 30 << 20, &[Range(0, 8192, 1)])]);
+        let mut manifest = serde_json::json!({
+            "layers": [layer(&layers[0]), layer(&layers[1]), hot],
+            "annotations": { names::WARM: carried::pack(&carried) },
+        });
+        let with = put(manifest.to_string().as_bytes());
+        manifest["annotations"] = serde_json::json!({});
+        put(manifest.to_string().as_bytes());
+        put(b"rubbish");
+        fs::write(blobs.join(Digest::of(b"other").hex()), manifest.to_string()).expect("written");
+        (dir, with, layers)
+    }
+
+    #[test]
+    fn the_manifest_that_lists_a_mounted_layer_and_carries_a_list_is_found() {
+        let (dir, manifest, layers) = store();
+        let mut manifests = Manifests::new(dir.path());
+        manifests.look();
+        assert_eq!(manifests.layers(&manifest), layers, "the hot layer is not lazy");
+        assert_eq!(manifests.of(&HashSet::from([layers[1]])), [manifest]);
+        assert!(manifests.of(&HashSet::from([Digest::of(b"hot")])).is_empty());
+        let list = manifests.list(&manifest).expect("it carries one");
+        assert_eq!((list.targets[0].path.as_str(), list.bytes()), ("/x/big", 8192));
+        fs::remove_file(dir.path().join("blobs/sha256").join(manifest.hex())).expect("removed");
+        manifests.look();
+        assert!(manifests.of(&layers.into()).is_empty(), "an image that was removed is forgotten");
+    }
+
+    #[test]
+    fn a_manifest_with_another_content_than_its_name_says_is_not_used() {
+        let (dir, manifest, layers) = store();
+        let path = dir.path().join("blobs/sha256").join(manifest.hex());
+        let mut bytes = fs::read(&path).expect("there");
+        bytes.push(b' ');
+        fs::write(&path, bytes).expect("written");
+        let mut manifests = Manifests::new(dir.path());
+        manifests.look();
+        assert!(manifests.of(&layers.into()).is_empty());
+    }
+
+    #[test]
+    fn layers_are_looked_through_from_the_top() {
+        let [a, b] = [Digest::of(b"a"), Digest::of(b"b")];
+        let mounts = HashMap::from([
+            (PathBuf::from("/2"), Some(b)),
+            (PathBuf::from("/1"), Some(a)),
+            (PathBuf::from("/0"), Some(b)),
+            (PathBuf::from("/3"), None),
+        ]);
+        assert_eq!(order(&[a, b], &mounts), [Path::new("/0"), Path::new("/1")]);
+    }
+}
