@@ -11,6 +11,7 @@ use super::class::{self, Class};
 use super::walk::{self, Entry, below};
 use crate::digest::HashingWriter;
 use crate::profile::Captured;
+use crate::tar::parents;
 
 /// A credential in a larger file would stand at its beginning.
 const HEAD: usize = 64 << 10;
@@ -77,7 +78,7 @@ struct Archive<'r, 'o> {
 impl Archive<'_, '_> {
     /// Writes the folders above a path that are not there yet: those of a file that is kept, and no others.
     fn folders(&mut self, path: &str) -> Result<(), Why> {
-        for above in parents(path).filter(|above| !self.folders.contains(*above)).collect::<Vec<_>>() {
+        for above in parents(path).filter(|above| !above.is_empty() && !self.folders.contains(*above)).collect::<Vec<_>>() {
             let meta = fs::symlink_metadata(below(self.root, above)).map_err(vanished)?;
             let mut header = header(&meta, tar::EntryType::Directory);
             let name = format!("{}/", above.trim_start_matches('/'));
@@ -130,11 +131,6 @@ fn header(meta: &fs::Metadata, kind: tar::EntryType) -> tar::Header {
     header.set_mtime(u64::try_from(meta.mtime()).unwrap_or(0));
     header.set_size(0);
     header
-}
-
-/// The folders above an absolute path, without `/` itself.
-fn parents(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').map(|(i, _)| &path[..i]).filter(|p| !p.is_empty())
 }
 
 /// A payload that fails when it ends early: the header has promised its size.
