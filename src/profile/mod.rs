@@ -25,7 +25,7 @@ pub mod tree;
 #[cfg(test)]
 pub(crate) mod sample;
 pub use file::{Error, MAX_BYTES, read, write};
-pub use merge::union;
+pub use ranges::union;
 
 /// The schema name that the file carries.
 pub const SCHEMA: &str = "esgz.profile/v1";
