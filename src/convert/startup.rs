@@ -12,10 +12,9 @@ use serde::Serialize;
 use super::{Error, LayerError, Options};
 use crate::digest::{Digest, Hasher, HashingReader};
 use crate::plan::LayerIndex;
+use crate::python::{self, source_of};
 use crate::tar::{self, At, Entry, Kind, Merged, padding, parents};
 
-/// Header of a `.pyc` file (PEP 552): magic number, flags, and either the source's time and size or its hash.
-const PYC_HEADER: usize = 16;
 /// Where files of a container come from elsewhere or do not last.
 const NEVER: [&str; 7] = ["proc", "sys", "dev", "run", "tmp", "var/run", "var/tmp"];
 
@@ -78,7 +77,7 @@ impl Startup {
             let (mut digest, mut head) = (None, Vec::new());
             if entry.kind == Kind::File {
                 let mut payload = HashingReader::new((&mut archive).take(entry.size));
-                (&mut payload).take(PYC_HEADER as u64).read_to_end(&mut head).map_err(io)?;
+                (&mut payload).take(python::HEADER as u64).read_to_end(&mut head).map_err(io)?;
                 io::copy(&mut payload, &mut io::sink()).map_err(io)?;
                 digest = Some(payload.finish().0);
             }
@@ -197,27 +196,11 @@ pub(crate) fn digest_of<'a>(entries: impl IntoIterator<Item = (&'a Entry, Option
     h.finish()
 }
 
-/// The source of a bytecode file (PEP 3147): `d/__pycache__/m.cpython-312.pyc` is made from `d/m.py`.
-fn source_of(path: &str) -> Option<String> {
-    let (folder, name) = path.rsplit_once('/')?;
-    let parent = folder.strip_suffix("__pycache__")?;
-    let (module, tag) = name.strip_suffix(".pyc")?.split_once('.')?;
-    // As `x.cpython-312.opt-1.pyc`.
-    (!module.is_empty() && !tag.is_empty() && (parent.is_empty() || parent.ends_with('/')))
-        .then(|| format!("{parent}{module}.py"))
-}
-
 /// Whether an interpreter would take the bytecode for this source.
 fn is_compiled_from(head: &[u8], source: &Entry) -> bool {
-    let field = |at: usize| head.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-    match field(4) {
-        Some(0) => {
-            // As the interpreter compares them: the low 32 bits of whole seconds and of the size.
-            let low = |n: u64| u32::try_from(n & u64::from(u32::MAX)).ok();
-            field(8) == low(source.mtime.seconds.cast_unsigned()) && field(12) == low(source.size)
-        }
+    python::Header::parse(head).is_some_and(|h| match h.made {
+        python::Made::Time { .. } => h.is_of_time(source.mtime.seconds, source.size),
         // By the source's hash, which the interpreter compares or was told not to.
-        Some(1 | 3) => head.len() == PYC_HEADER,
-        _ => false,
-    }
+        python::Made::Hash(_) => true,
+    })
 }

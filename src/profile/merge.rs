@@ -2,8 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::ranges::union;
 use super::Profile;
+use super::ranges::union;
 
 impl Profile {
     /// Adds another run. The header stays that of the first; lost events add up, since either makes the result incomplete.

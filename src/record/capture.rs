@@ -78,7 +78,9 @@ struct Archive<'r, 'o> {
 impl Archive<'_, '_> {
     /// Writes the folders above a path that are not there yet: those of a file that is kept, and no others.
     fn folders(&mut self, path: &str) -> Result<(), Why> {
-        for above in parents(path).filter(|above| !above.is_empty() && !self.folders.contains(*above)).collect::<Vec<_>>() {
+        for above in
+            parents(path).filter(|above| !above.is_empty() && !self.folders.contains(*above)).collect::<Vec<_>>()
+        {
             let meta = fs::symlink_metadata(below(self.root, above)).map_err(vanished)?;
             let mut header = header(&meta, tar::EntryType::Directory);
             let name = format!("{}/", above.trim_start_matches('/'));

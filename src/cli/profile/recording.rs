@@ -85,9 +85,7 @@ impl clap::ValueEnum for Which {
             Self::Auto => "The first of the others that this machine allows",
             Self::Filemap => "What is asked for, byte ranges exact to the page (kernel 6.12 or so, root)",
             Self::PageCache => "Cache misses with their read-ahead, after dropping the page cache (any kernel, root)",
-            Self::Fanotify => {
-                "What is opened, and of that what comes into the page cache (root with `CAP_SYS_ADMIN`)"
-            }
+            Self::Fanotify => "What is opened, and of that what comes into the page cache (root with `CAP_SYS_ADMIN`)",
             Self::Seccomp => "Every call that opens, reads or maps; slower, but without any privilege (kernel 5.6)",
             Self::Residency => "What comes into the page cache, whoever brings it there; without any privilege",
         };
