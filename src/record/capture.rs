@@ -13,11 +13,6 @@ use crate::digest::HashingWriter;
 use crate::profile::Captured;
 use crate::tar::parents;
 
-/// A credential in a larger file would stand at its beginning.
-const HEAD: usize = 64 << 10;
-/// Larger ones are weights.
-const LARGEST_METADATA: u64 = 16 << 20;
-
 /// Files up to this size are read before anything of them is written.
 const WHOLE: u64 = 64 << 20;
 
@@ -31,8 +26,7 @@ pub(super) fn write<'a>(
     let mut kept = BTreeMap::new();
     let mut left_out: BTreeMap<String, u64> = BTreeMap::new();
     for (entry, class) in entries {
-        // What a hub's client notes is small; its weights are not, and have no telling name there.
-        let class = if class == class::METADATA && entry.size > LARGEST_METADATA { class::WEIGHTS } else { class };
+        let class = class.of_size(entry.size);
         if class.shipped {
             kept.insert(entry.path.as_str(), (entry, class));
         } else {
@@ -109,7 +103,7 @@ impl Archive<'_, '_> {
         if content.len() as u64 != meta.len().min(WHOLE) {
             return Err(Why::Left("vanished"));
         }
-        if !class.trusted && class::holds_secret(&content[..content.len().min(HEAD)]) {
+        if !class.trusted && class::holds_secret(&content[..content.len().min(class::HEAD)]) {
             return Err(Why::Left(class::SECRET.name));
         }
         self.folders(path)?;
