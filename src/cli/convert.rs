@@ -1,5 +1,6 @@
 //! `esgz convert`.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::num::NonZeroUsize;
@@ -10,6 +11,7 @@ use super::Failure;
 use super::output::Output;
 use super::platform::{Platforms, platforms};
 use super::profiled::{self, Profiled};
+use crate::convert::startup::Classes;
 use crate::convert::{self, Converted, HotCodec, LayerError, Options, Report};
 use crate::estargz::{CHUNK_SIZE, Format, Level};
 use crate::image::Reference;
@@ -45,10 +47,14 @@ pub(super) struct Args {
     /// Compression of the hot layer: zstd, smaller and faster to unpack, or gzip, which is known everywhere
     #[arg(long, value_name = "CODEC", default_value = "zstd")]
     hot_codec: HotFormat,
-    /// Tar archive of files that start-up writes in every fresh container: the Python bytecode among them that fits the image's
-    /// sources goes into the hot layer
+    /// Tar archive of files that start-up writes in every fresh container (of `esgz profile --capture`): those of the classes below go
+    /// into the hot layer, Python bytecode only where it fits the image's sources
     #[arg(long, value_name = "FILE")]
     startup_layer: Option<PathBuf>,
+    /// Which files of it, with commas between: bytecode, compile-cache (of torch.compile, Triton and others; of use only on the same
+    /// GPU, driver and versions), model-metadata, cache, other. Secrets, logs and what lies in /tmp, /run or a volume never go
+    #[arg(long, value_name = "LIST", default_value = "bytecode", requires = "startup_layer")]
+    startup_classes: Classes,
     /// Format of the lazy layers: estargz (gzip) or zstd:chunked. The stargz snapshotter mounts both lazily; a runtime without it
     /// must know zstd layers for the second
     #[arg(long, value_name = "FORMAT", default_value = "estargz", value_parser = format)]
@@ -218,6 +224,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         hot_layer: if args.hot_layer == Some(HotFiles::Move) { HotLayer::Move } else { HotLayer::Copy },
         hot_codec: if args.hot_codec == HotFormat::Gzip { HotCodec::Gzip } else { HotCodec::Zstd },
         startup: args.startup_layer.clone(),
+        startup_classes: args.startup_classes.clone(),
         fitted: chunks == Chunks::Fitted,
         hot_level,
         chunk_size: args.chunk_size,
@@ -276,10 +283,15 @@ fn say(report: &Report, name: &dyn Display, out: &Output) {
         let layout = report.layout;
         out.say(format_args!("{name}: {count} layers{reused}, {before} bytes became {after}; layout {layout}"));
     }
-    if let Some(s) = report.startup {
+    if let Some(s) = &report.startup {
+        let list = |counts: &BTreeMap<&str, usize>| {
+            counts.iter().map(|(class, n)| format!("{n} {class}")).collect::<Vec<_>>().join(", ")
+        };
+        let added = if s.files > 0 { format!(" ({})", list(&s.classes)) } else { String::new() };
+        let others = if s.left_out.is_empty() { String::new() } else { format!(", {}", list(&s.left_out)) };
         out.say(format_args!(
-            "{name}: start-up layer: {} files of {} bytes added; left out: {} stale, {} whose path is taken, {} that are no bytecode",
-            s.files, s.bytes, s.stale, s.taken, s.other
+            "{name}: start-up layer: {} files of {} bytes added{added}; left out: {} stale, {} whose path is taken{others}",
+            s.files, s.bytes, s.stale, s.taken
         ));
     }
 }

@@ -8,9 +8,11 @@ use serde::Serialize;
 use super::Failure;
 use super::output::Output;
 use super::platform::{Platforms, platforms};
+use crate::convert::startup;
 use crate::digest::Digest;
 use crate::estargz::{Layer, landmark};
 use crate::image::{Descriptor, Image, Reference, names};
+use crate::record;
 use crate::store::index::{Child, Index};
 use crate::store::{self, Blobs, Images};
 use crate::tar::clean;
@@ -26,6 +28,9 @@ pub(super) struct Args {
     /// Platform to pick from an index; all, or several with commas between, shows the index and these of its images
     #[arg(long, value_name = "OS/ARCH", default_value = "linux/amd64", value_parser = platforms)]
     platform: Platforms,
+    /// Compare what compiled caches in the hot layer are bound to (GPU, driver, processor) with this machine
+    #[arg(long)]
+    host: bool,
     /// List the TOC of every layer in its order: layer, offset in the blob, size, path
     #[arg(long)]
     files: bool,
@@ -48,6 +53,15 @@ struct Report {
     prefetch: u64,
     /// Bytes of the hot layer as stored.
     hot: u64,
+    /// What its hot layer adds to the image, by class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added: Option<String>,
+    /// Facts about the machine that compiled caches among that were made on.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    made_on: BTreeMap<String, String>,
+    /// Where this machine is another one, if that was asked.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mismatches: Vec<startup::Mismatch>,
     /// What makes the image as a whole wrong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
@@ -112,7 +126,11 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     let failed = |e: store::Error| super::store_failure(&e, &args.image);
     let store = store::open(&args.image, false).map_err(failed)?;
     let one = |store: &dyn Images, platform: &str| -> Result<Report, Failure> {
-        report(&args.image, store, &store.image(platform).map_err(failed)?, args.files)
+        let mut report = report(&args.image, store, &store.image(platform).map_err(failed)?, args.files)?;
+        if args.host {
+            report.mismatches = startup::mismatch(&report.made_on, &record::machine());
+        }
+        Ok(report)
     };
     let shown = |report: &Report| {
         if args.json {
@@ -166,6 +184,15 @@ fn print(report: &Report, out: &Output) {
         "{} bytes compressed, {} prefetched, {} in the hot layer",
         report.compressed, report.prefetch, report.hot
     ));
+    if let Some(added) = &report.added {
+        out.data(format_args!("the hot layer adds {}", added.escape_debug()));
+    }
+    for (fact, value) in &report.made_on {
+        out.data(format_args!("compile caches made with {}: {}", fact.escape_debug(), value.escape_debug()));
+    }
+    for mismatch in &report.mismatches {
+        out.data(format_args!("warning: {}", mismatch.to_string().escape_debug()));
+    }
     for problem in &report.problems {
         out.data(problem);
     }
@@ -192,6 +219,8 @@ fn ours(raw: &serde_json::Value) -> BTreeMap<String, String> {
 fn report(reference: &Reference, blobs: &dyn Blobs, image: &Image, files: bool) -> Result<Report, Failure> {
     let layers = image.manifest.layers.iter().enumerate();
     let layers: Vec<LayerReport> = layers.map(|(i, l)| layer(i, l, blobs, files)).collect::<Result<_, _>>()?;
+    let top = image.manifest.layers.last().filter(|l| l.is_hot());
+    let made_on = startup::facts(top.into_iter().flat_map(|l| &l.annotations).map(|(k, v)| (k.as_str(), v.as_str())));
     Ok(Report {
         reference: reference.to_string(),
         digest: image.descriptor.digest,
@@ -201,6 +230,9 @@ fn report(reference: &Reference, blobs: &dyn Blobs, image: &Image, files: bool) 
         prefetch: layers.iter().filter_map(|l| l.toc.as_ref()?.prefetch_size).sum(),
         hot: layers.iter().filter(|l| l.kind == "hot").map(|l| l.size).sum(),
         layers,
+        added: top.and_then(|l| l.annotation(names::LAYER_ADDED_CLASSES)).map(Into::into),
+        made_on,
+        mismatches: Vec::new(),
         problems: image
             .stale_hot_layer()
             .map(|(was, is)| {
@@ -339,6 +371,7 @@ mod tests {
             hot_layer: HotLayer::Copy,
             hot_codec: convert::HotCodec::Zstd,
             startup: None,
+            startup_classes: startup::Classes::default(),
             format: Format::Estargz,
             chunk_size: 1000,
             min_chunk_size: 0,

@@ -89,7 +89,10 @@ fn index_lines(report: &IndexReport) -> Vec<String> {
 fn summary(report: &Report) -> String {
     let added = match report.added {
         0 => String::new(),
-        n => format!(" but for {n} paths that its hot layer adds"),
+        n => {
+            let classes: Vec<_> = report.added_classes.iter().map(|(class, n)| format!("{n} {class}")).collect();
+            format!(" but for {n} paths that its hot layer adds ({})", classes.join(", "))
+        }
     };
     format!(
         "{}: {}{added}, {} paths, {} files with {} bytes, {} layers, {} chunks checked",

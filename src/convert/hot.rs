@@ -129,9 +129,7 @@ pub(super) fn build(
     };
     let mut descriptor = Descriptor::new(media_type, digest, size);
     descriptor.annotations.push((names::LAYER_KIND.into(), "hot".into()));
-    if let Some(additions) = additions.filter(|a| !a.is_empty()) {
-        descriptor.annotations.push((names::LAYER_ADDED.into(), additions.digest().to_string()));
-    }
+    descriptor.annotations.extend(additions.map(Additions::annotations).unwrap_or_default());
     let report = LayerReport {
         kind: "hot",
         source: None,

@@ -20,9 +20,9 @@ mod shape;
 mod source;
 mod spool;
 mod stack;
-mod startup;
+pub mod startup;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -39,16 +39,15 @@ use crate::store::Images;
 use crate::tar::{At, Merged};
 
 use ingest::{Content, Mode};
-use pool::Pool;
+use pool::{Piece, Pool, ReadBack, pieces};
 use reuse::{Journal, Known};
-use startup::{Additions, Startup};
+use startup::{Additions, Startup, Target};
 
 pub use error::{Error, LayerError};
 pub use hot::HotCodec;
 pub use index::{Converted, IndexReport, PartReport, convert_index};
 pub use report::{LayerReport, Report};
-pub use startup::Shipped;
-pub(crate) use startup::digest_of as additions_digest;
+pub(crate) use startup::{class_of as added_class, digest_of as additions_digest};
 
 /// Most layers an image may have: overlayfs and containerd stop there.
 const MAX_LAYERS: usize = 127;
@@ -70,8 +69,10 @@ pub struct Options {
     pub level: Level,
     /// Compression of the hot layer.
     pub hot_codec: HotCodec,
-    /// Tar archive of files that start-up writes: its Python bytecode goes into the hot layer.
+    /// Tar archive of files that start-up writes; those of the classes below go into the hot layer.
     pub startup: Option<PathBuf>,
+    /// Which of them.
+    pub startup_classes: startup::Classes,
     /// What a gzip source compressed about as well as this level would is kept as it is; chunks that the level hardly makes
     /// smaller than the fastest one get the fastest.
     pub adaptive: bool,
@@ -134,7 +135,7 @@ fn one(
 
     // Also to learn now, not after all the work, that the destination cannot be reached or lets nobody in.
     let old = reuse::existing(dst, options)?.filter(|_| options.reuse);
-    let key = reuse::image_key(&image, profile, startup.map(|s| &s.digest), options);
+    let key = reuse::image_key(&image, profile, startup.map(|s| s.key(host_of(profile))).as_ref(), options);
     if let Some(old) = &old
         && let Some(report) = reuse::unchanged(dst, old, &key, &image, options)?
     {
@@ -151,6 +152,12 @@ fn one(
     Pool::with(options.jobs, options.memory.unwrap_or(usual), options.format, |pool| {
         job.run(pool, profile, candidates, &key)
     })
+}
+
+/// Facts about where the profile was recorded, and with it what start-up wrote there.
+fn host_of(profile: Option<&Profile>) -> &BTreeMap<String, String> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    profile.map_or(&NONE, |p| &p.header.host)
 }
 
 /// One conversion.
@@ -203,7 +210,7 @@ impl Job<'_> {
         let options = self.options;
         let planned = self.read(pool, profile, candidates)?;
         let count = planned.indexes.len();
-        let additions = self.additions(&planned)?;
+        let additions = self.additions(&planned, profile, pool)?;
         let with_hot = !planned.plan.hot.is_empty() || additions.as_ref().is_some_and(|a| !a.is_empty());
         let (stored, hot) = std::thread::scope(|scope| {
             let hot = with_hot.then(|| scope.spawn(|| self.store_hot(&planned, additions.as_ref(), pool)));
@@ -244,10 +251,11 @@ impl Job<'_> {
         let ingest = |image: &Image, modes: &[Option<Mode<'_>>]| {
             ingest::layers(self.src, self.dst, image, modes, self.chunking, options, pool, self.progress)
         };
-        let hot_paths = match profile {
+        let mut hot_paths = match profile {
             Some(profile) if options.layout.has_hot() => plan::hot_paths(profile),
             _ => HashSet::new(),
         };
+        hot_paths.extend(self.startup.iter().flat_map(|s| s.hashed_sources()));
         let modes: Vec<_> = candidates
             .iter()
             .map(|c| Some(if c.is_some() { Mode::Keep(&hot_paths) } else { Mode::Compress }))
@@ -290,13 +298,20 @@ impl Job<'_> {
             .zip(&orders)
             .map(|(index, order)| reuse::layer_key(&encoder, index, order, self.chunking))
             .collect();
+        // What is needed beside the hot layer's files: sources that bytecode is to be compared with.
+        let mut needed = plan.hot.clone();
+        if let Some(startup) = self.startup.filter(|s| s.hashed_sources().next().is_some()) {
+            let merged = Merged::of(indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
+            let contents = plan::Contents::new(&indexes);
+            needed.extend(startup.hashed_sources().filter_map(|s| contents.of(merged.get(&s)?)));
+        }
         for (layer, slot) in known.iter_mut().enumerate() {
             let missing = |at: &At| {
                 at.layer == layer
                     && indexes[layer].entries[at.index].size > 0
                     && contents[layer].chunks[at.index].is_empty()
             };
-            if slot.as_ref().is_some_and(|k| k.key != keys[layer]) || plan.hot.iter().any(missing) {
+            if slot.as_ref().is_some_and(|k| k.key != keys[layer]) || needed.iter().any(missing) {
                 *slot = None;
             }
         }
@@ -336,10 +351,38 @@ impl Job<'_> {
     }
 
     /// What the start-up layer adds to this image.
-    fn additions(&self, planned: &Planned) -> Result<Option<Additions<'_>>, Error> {
+    fn additions(
+        &self,
+        planned: &Planned,
+        profile: Option<&Profile>,
+        pool: &Pool,
+    ) -> Result<Option<Additions<'_>>, Error> {
         let Some(startup) = self.startup else { return Ok(None) };
-        let merged = Merged::of(planned.indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
-        startup.select(&planned.indexes, &merged).map(Some)
+        let Planned { indexes, contents, .. } = planned;
+        let merged = Merged::of(indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
+        let read = |at: At| {
+            let (entry, content) = (&indexes[at.layer].entries[at.index], &contents[at.layer]);
+            let chunks = &content.chunks[at.index];
+            if chunks.is_empty() && entry.size > 0 {
+                return Ok(None);
+            }
+            let mut members = ReadBack::new(pool, pieces(&entry.path, chunks, &content.spool).map(Piece::work));
+            let mut bytes = Vec::new();
+            for _ in chunks {
+                bytes.extend_from_slice(members.next()?.raw());
+            }
+            Ok(Some(bytes))
+        };
+        let image = Target {
+            indexes,
+            merged: &merged,
+            volumes: startup::volumes(&planned.image.config.raw),
+            host: host_of(profile),
+            read: &read,
+        };
+        let additions = startup.select(&image)?;
+        additions.warnings.iter().for_each(|w| self.progress.warn(w));
+        Ok(Some(additions))
     }
 
     /// Writes and stores the hot layer.

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Shipped;
+use super::startup;
 use crate::digest::Digest;
 use crate::estargz::Format;
 use crate::image::{Descriptor, names};
@@ -68,7 +68,7 @@ pub struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mismatches: Vec<Mismatch>,
     /// What became of the start-up layer, when there was one and it was used.
-    pub startup: Option<Shipped>,
+    pub startup: Option<startup::Shipped>,
     /// The destination had this very image already; nothing was read or written.
     pub unchanged: bool,
     /// Layers, lowest first.

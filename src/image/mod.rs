@@ -64,6 +64,10 @@ pub mod names {
     pub const LAYER_MOVED: &str = "dev.esgz.layer.moved";
     /// Layer annotation of ours, on a hot layer: digest over the files that it adds to the image, where it adds any.
     pub const LAYER_ADDED: &str = "dev.esgz.layer.added";
+    /// Layer annotation of ours, beside it: how many of these files are of which class.
+    pub const LAYER_ADDED_CLASSES: &str = "dev.esgz.layer.added.classes";
+    /// Beginning of layer annotations of ours: facts about the machine that the compiled caches among these files were made on.
+    pub const LAYER_HOST: &str = "dev.esgz.layer.host.";
     /// Layer annotation of ours: digest over everything that decides the layer's bytes.
     pub const LAYER_KEY: &str = "dev.esgz.layer.key";
     /// Manifest annotation of ours: digest over everything that decides the image.

@@ -294,21 +294,21 @@ fn moved(files: &[&File], merged: &Merged, contents: &Contents<'_>) -> HashMap<I
 }
 
 /// Finds the entry that holds a file's content, hard links followed.
-struct Contents<'a> {
+pub(crate) struct Contents<'a> {
     layers: &'a [LayerIndex],
     /// Position of each path's last entry, per layer.
     names: Vec<HashMap<&'a str, usize>>,
 }
 
 impl<'a> Contents<'a> {
-    fn new(layers: &'a [LayerIndex]) -> Self {
+    pub(crate) fn new(layers: &'a [LayerIndex]) -> Self {
         let names =
             layers.iter().map(|l| l.entries.iter().enumerate().map(|(i, e)| (e.path.as_str(), i)).collect()).collect();
         Self { layers, names }
     }
 
     /// The file itself, or the target of a hard link; `None` for what has no content.
-    fn of(&self, at: At) -> Option<At> {
+    pub(crate) fn of(&self, at: At) -> Option<At> {
         let entries = &self.layers[at.layer].entries;
         let mut index = at.index;
         // A chain of links is legal; a cycle is not, and ends here.

@@ -2,7 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Profile, Range};
+use super::Profile;
+use super::ranges::union;
 
 impl Profile {
     /// Adds another run. The header stays that of the first; lost events add up, since either makes the result incomplete.
@@ -31,32 +32,5 @@ impl Profile {
         let mut written: HashSet<String> = self.writes.iter().map(|w| w.path.clone()).collect();
         self.writes.extend(other.writes.into_iter().filter(|w| written.insert(w.path.clone())));
         self.writes.sort_by(|a, b| a.path.cmp(&b.path));
-    }
-}
-
-/// Ascending, disjoint, not adjacent; joined ranges keep the earliest touch.
-pub fn union(mut ranges: Vec<Range>) -> Vec<Range> {
-    ranges.sort_unstable_by_key(|r| (r.0, r.1));
-    let mut out: Vec<Range> = Vec::with_capacity(ranges.len());
-    for r in ranges.into_iter().filter(|r| r.1 > 0) {
-        match out.last_mut() {
-            Some(last) if r.0 <= last.0.saturating_add(last.1) => {
-                let end = (last.0.saturating_add(last.1)).max(r.0.saturating_add(r.1));
-                *last = Range(last.0, end - last.0, last.2.min(r.2));
-            }
-            _ => out.push(r),
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_join_where_they_touch() {
-        let r = union(vec![Range(8, 4, 1), Range(0, 4, 9), Range(4, 2, 3), Range(20, 0, 0), Range(9, 1, 0)]);
-        assert_eq!(r, [Range(0, 6, 3), Range(8, 4, 0)]);
     }
 }

@@ -26,7 +26,7 @@ pub mod tree;
 #[cfg(test)]
 pub(crate) mod sample;
 pub use file::{Error, MAX_BYTES, read, write};
-pub use merge::union;
+pub use ranges::union;
 
 /// The schema name that the file carries.
 pub const SCHEMA: &str = "esgz.profile/v1";
@@ -222,10 +222,14 @@ impl Origin {
 }
 
 impl Profile {
+    /// How many phases have begun at a moment (ms since the start): 0 before the first.
+    pub(crate) fn phases_begun(&self, at_ms: u64) -> usize {
+        self.header.phases.partition_point(|p| p.at_ms <= at_ms)
+    }
+
     /// The phase that a moment (ms since the start) belongs to, empty before the first.
     pub fn phase_at(&self, at_ms: u64) -> &str {
-        let begun = self.header.phases.partition_point(|p| p.at_ms <= at_ms);
-        self.header.phases[..begun].last().map_or("", |p| p.name.as_str())
+        self.header.phases[..self.phases_begun(at_ms)].last().map_or("", |p| p.name.as_str())
     }
 }
 

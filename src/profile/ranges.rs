@@ -1,4 +1,4 @@
-//! Arithmetic on touched ranges. All take and give ranges that are ascending, disjoint and not adjacent.
+//! Arithmetic on touched ranges. All give ranges that are ascending, disjoint and not adjacent, and all but [`union`] take only such.
 
 use super::Range;
 
@@ -21,6 +21,21 @@ impl When {
         };
         times.get(at).copied().unwrap_or(0)
     }
+}
+
+/// Of ranges in any order: ascending, disjoint, not adjacent; joined ranges keep the earliest touch. Empty ones are left out.
+pub fn union(mut ranges: Vec<Range>) -> Vec<Range> {
+    ranges.sort_unstable_by_key(|r| (r.0, r.1));
+    let mut out: Vec<Range> = Vec::with_capacity(ranges.len());
+    for r in ranges.into_iter().filter(|r| r.1 > 0) {
+        match out.last_mut() {
+            Some(last) if r.0 <= end(*last) => {
+                *last = Range(last.0, end(*last).max(end(r)) - last.0, last.2.min(r.2));
+            }
+            _ => out.push(r),
+        }
+    }
+    out
 }
 
 /// The bytes that at least `need` of the runs touched. A byte's time is picked from those runs that touched it; joined bytes have
@@ -69,7 +84,6 @@ fn end(r: Range) -> u64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::super::union;
     use super::*;
     use proptest::prelude::*;
 
@@ -116,6 +130,12 @@ pub(crate) mod tests {
             let both = model(&a).into_iter().zip(model(&b)).filter(|(a, b)| a.is_some() && b.is_some()).count();
             prop_assert_eq!(shared(&a, &b), both as u64);
         }
+    }
+
+    #[test]
+    fn ranges_join_where_they_touch() {
+        let r = union(vec![Range(8, 4, 1), Range(0, 4, 9), Range(4, 2, 3), Range(20, 0, 0), Range(9, 1, 0)]);
+        assert_eq!(r, [Range(0, 6, 3), Range(8, 4, 0)]);
     }
 
     #[test]

@@ -173,20 +173,15 @@ impl Summary {
     }
 }
 
-/// Where in the list of phases a moment lies: 0 before the first named point.
-pub(super) fn phase_index(profile: &Profile, at_ms: u64) -> usize {
-    profile.header.phases.iter().rposition(|p| p.at_ms <= at_ms).map_or(0, |i| i + 1)
-}
-
 fn phases(profile: &Profile) -> Vec<PhaseFigures> {
     let before = PhaseFigures { name: String::new(), at_ms: 0, files: 0, touched: 0 };
     let named = profile.header.phases.iter();
     let named = named.map(|p| PhaseFigures { name: p.name.clone(), at_ms: p.at_ms, ..before.clone() });
     let mut out: Vec<PhaseFigures> = std::iter::once(before.clone()).chain(named).collect();
     for file in &profile.files {
-        out[phase_index(profile, file.first_touch_ms)].files += 1;
+        out[profile.phases_begun(file.first_touch_ms)].files += 1;
         for range in &file.ranges {
-            let phase = &mut out[phase_index(profile, range.2)];
+            let phase = &mut out[profile.phases_begun(range.2)];
             phase.touched = phase.touched.saturating_add(range.1);
         }
     }
@@ -197,7 +192,7 @@ fn writes(profile: &Profile) -> Vec<WriteFigures> {
     let mut out: BTreeMap<(&str, usize), WriteFigures> = BTreeMap::new();
     for write in &profile.writes {
         // Unknown times behind all phases.
-        let at = write.at_ms.map_or(usize::MAX, |at| phase_index(profile, at));
+        let at = write.at_ms.map_or(usize::MAX, |at| profile.phases_begun(at));
         let figures = out.entry((&write.class, at)).or_insert_with(|| WriteFigures {
             class: write.class.clone(),
             phase: write.at_ms.map(|at| profile.phase_at(at).into()),

@@ -12,7 +12,7 @@ use super::table::{Table, kernel_device};
 use super::touch::{CACHED, EXEC, MMAP, OPEN, READ, Touch};
 use super::walk::{self, Limits, below};
 use crate::digest::{Digest, HashingReader};
-use crate::profile::{File, Kind, Origin, Range};
+use crate::profile::{File, Kind, Origin, Range, union};
 
 /// The measured part of a profile.
 #[derive(Debug, Default)]
@@ -124,17 +124,7 @@ fn join(into: &mut File, other: &File) {
     into.kinds.extend(&other.kinds);
     into.kinds.sort_unstable();
     into.kinds.dedup();
-    let mut all: Vec<Range> = into.ranges.iter().chain(&other.ranges).copied().collect();
-    all.sort_unstable_by_key(|r| r.0);
-    all.dedup_by(|next, last| {
-        let joins = next.0 <= last.0 + last.1;
-        if joins {
-            last.1 = last.1.max(next.0 + next.1 - last.0);
-            last.2 = last.2.min(next.2);
-        }
-        joins
-    });
-    into.ranges = all;
+    into.ranges = union(into.ranges.iter().chain(&other.ranges).copied().collect());
 }
 
 /// Puts content digests to the image's files of at most `limit` bytes that the run has left as they were.

@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::conditions::{End, Mark, Wait};
+use super::conditions::{Mark, Wait};
 use super::engine::Subject;
 use super::place::Place;
 use super::session::{Began, Session, Targets, needs_streams};
@@ -77,17 +77,9 @@ pub fn attach(
         // Its code is its parent's to know.
         has_ended(pid).then_some(Ended::Code(0))
     });
-    let complete = match end {
-        End::Met | End::Stopped => true,
-        End::Exited(_) => options.until.is_exit() || options.until.is_period_only(),
-        End::TimedOut => false,
-    };
+    let complete = end.is_complete(&options.until);
     if !complete && !options.keep_failed {
-        let until = wait.missing();
-        return Err(match end {
-            End::Exited(_) => Error::Ended { how: "ended".into(), until },
-            _ => Error::Timeout { until, seconds: options.timeout.as_secs() },
-        });
+        return Err(wait.failure(&end, |_| "ended".into()));
     }
     let command: Vec<_> = command.into_iter().map(std::ffi::OsString::from_vec).collect();
     let profile = session.conclude(began, wait, &command, complete, progress)?;

@@ -11,11 +11,7 @@ use super::class::{self, Class};
 use super::walk::{self, Entry, below};
 use crate::digest::HashingWriter;
 use crate::profile::Captured;
-
-/// A credential in a larger file would stand at its beginning.
-const HEAD: usize = 64 << 10;
-/// Larger ones are weights.
-const LARGEST_METADATA: u64 = 16 << 20;
+use crate::tar::parents;
 
 /// Files up to this size are read before anything of them is written.
 const WHOLE: u64 = 64 << 20;
@@ -30,8 +26,7 @@ pub(super) fn write<'a>(
     let mut kept = BTreeMap::new();
     let mut left_out: BTreeMap<String, u64> = BTreeMap::new();
     for (entry, class) in entries {
-        // What a hub's client notes is small; its weights are not, and have no telling name there.
-        let class = if class == class::METADATA && entry.size > LARGEST_METADATA { class::WEIGHTS } else { class };
+        let class = class.of_size(entry.size);
         if class.shipped {
             kept.insert(entry.path.as_str(), (entry, class));
         } else {
@@ -77,7 +72,9 @@ struct Archive<'r, 'o> {
 impl Archive<'_, '_> {
     /// Writes the folders above a path that are not there yet: those of a file that is kept, and no others.
     fn folders(&mut self, path: &str) -> Result<(), Why> {
-        for above in parents(path).filter(|above| !self.folders.contains(*above)).collect::<Vec<_>>() {
+        for above in
+            parents(path).filter(|above| !above.is_empty() && !self.folders.contains(*above)).collect::<Vec<_>>()
+        {
             let meta = fs::symlink_metadata(below(self.root, above)).map_err(vanished)?;
             let mut header = header(&meta, tar::EntryType::Directory);
             let name = format!("{}/", above.trim_start_matches('/'));
@@ -106,7 +103,7 @@ impl Archive<'_, '_> {
         if content.len() as u64 != meta.len().min(WHOLE) {
             return Err(Why::Left("vanished"));
         }
-        if !class.trusted && class::holds_secret(&content[..content.len().min(HEAD)]) {
+        if !class.trusted && class::holds_secret(&content[..content.len().min(class::HEAD)]) {
             return Err(Why::Left(class::SECRET.name));
         }
         self.folders(path)?;
@@ -130,11 +127,6 @@ fn header(meta: &fs::Metadata, kind: tar::EntryType) -> tar::Header {
     header.set_mtime(u64::try_from(meta.mtime()).unwrap_or(0));
     header.set_size(0);
     header
-}
-
-/// The folders above an absolute path, without `/` itself.
-fn parents(path: &str) -> impl Iterator<Item = &str> {
-    path.match_indices('/').map(|(i, _)| &path[..i]).filter(|p| !p.is_empty())
 }
 
 /// A payload that fails when it ends early: the header has promised its size.

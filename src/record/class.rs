@@ -1,11 +1,11 @@
 //! What a file that start-up wrote is for, and whether its content may ever leave the container it was written in. Errs on the side of
-//! staying: a captured file is meant to be shipped in an image.
+//! staying: a captured file is meant to be shipped in an image. `convert` judges an archive by the same rules, whoever made it.
 
 use std::path::Path;
 
 /// A class of written files, by its name in the profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Class {
+pub(crate) struct Class {
     /// As the profile has it.
     pub name: &'static str,
     /// Whether a capture holds such files.
@@ -19,25 +19,32 @@ const fn class(name: &'static str, shipped: bool) -> Class {
 }
 
 /// Python bytecode.
-pub(super) const BYTECODE: Class = Class { trusted: true, ..class("bytecode", true) };
+pub(crate) const BYTECODE: Class = Class { trusted: true, ..class("bytecode", true) };
 /// What torch.compile, Inductor, Triton, `FlashInfer` or the CUDA driver compiled: bound to GPU, driver and versions.
-pub(super) const COMPILED: Class = class("compile-cache", true);
+pub(crate) const COMPILED: Class = class("compile-cache", true);
 /// What a hub client or a server notes about a model, not its weights.
-pub(super) const METADATA: Class = class("model-metadata", true);
+pub(crate) const METADATA: Class = class("model-metadata", true);
 /// Another cache.
-pub(super) const CACHE: Class = class("cache", true);
+pub(crate) const CACHE: Class = class("cache", true);
 /// A file of the kind that holds credentials.
-pub(super) const SECRET: Class = class("secret", false);
+pub(crate) const SECRET: Class = class("secret", false);
 /// A log.
-pub(super) const LOG: Class = class("log", false);
+pub(crate) const LOG: Class = class("log", false);
 /// In a place that does not last, or a lock or pid file.
-pub(super) const TEMPORARY: Class = class("temporary", false);
+pub(crate) const TEMPORARY: Class = class("temporary", false);
 /// What a container runtime puts into every container.
-pub(super) const INJECTED: Class = class("injected", false);
+pub(crate) const INJECTED: Class = class("injected", false);
 /// Model weights: too large to be shipped beside an image.
-pub(super) const WEIGHTS: Class = class("weights", false);
+pub(crate) const WEIGHTS: Class = class("weights", false);
 /// Anything else.
-pub(super) const OTHER: Class = class("other", true);
+pub(crate) const OTHER: Class = class("other", true);
+
+/// Those that may be shipped.
+pub(crate) const SHIPPED: [Class; 5] = [BYTECODE, COMPILED, METADATA, CACHE, OTHER];
+/// A credential in a larger file would stand at its beginning.
+pub(crate) const HEAD: usize = 64 << 10;
+/// What a hub's client notes is small; its weights are not, and have no telling name there.
+const LARGEST_METADATA: u64 = 16 << 20;
 
 /// Names and folders of credentials.
 const SECRET_NAMES: [&str; 16] = [
@@ -87,8 +94,15 @@ const COMPILED_PARTS: [&str; 13] = [
     "/.cache/cutlass",
 ];
 
-/// The class of a path inside the container.
-pub(super) fn of(path: &str) -> Class {
+impl Class {
+    /// The class of a file of this many bytes whose path is of this class.
+    pub(crate) fn of_size(self, size: u64) -> Self {
+        if self == METADATA && size > LARGEST_METADATA { WEIGHTS } else { self }
+    }
+}
+
+/// The class of an absolute path inside the container.
+pub(crate) fn of(path: &str) -> Class {
     let has = |parts: &[&str]| parts.iter().any(|p| path.contains(p));
     let name = path.rsplit('/').next().unwrap_or(path);
     let extension = Path::new(path).extension().and_then(|e| e.to_str()).unwrap_or_default();
@@ -134,8 +148,8 @@ fn is_fleeting(path: &str) -> bool {
     ["/tmp/", "/var/tmp/", "/run/", "/var/run/", "/dev/", "/proc/", "/sys/"].iter().any(|d| path.starts_with(d))
 }
 
-/// Whether content gives itself away as a credential, whatever its name is.
-pub(super) fn holds_secret(head: &[u8]) -> bool {
+/// Whether content gives itself away as a credential, whatever its name is; of a large file its first [`HEAD`] bytes are enough.
+pub(crate) fn holds_secret(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(head);
     text.contains("-----BEGIN ") && text.contains("PRIVATE KEY-----") || super::redact::has_token(&text)
 }
@@ -170,6 +184,8 @@ mod tests {
         ] {
             assert_eq!(of(path), want, "{path}");
         }
+        assert!(SHIPPED.iter().all(|c| c.shipped));
+        assert_eq!((METADATA.of_size(16 << 20), METADATA.of_size((16 << 20) + 1)), (METADATA, WEIGHTS));
         assert!(!of("/tmp/torchinductor_root/ab/x.so").shipped);
         assert_eq!(of("/tmp/torchinductor_root/ab/x.so").name, COMPILED.name);
     }

@@ -134,6 +134,17 @@ pub(super) enum End {
     TimedOut,
 }
 
+impl End {
+    /// Whether all that was to be recorded has been: an exit that nobody waited for is no such end.
+    pub(super) fn is_complete(&self, until: &Until) -> bool {
+        match self {
+            Self::Met | Self::Stopped => true,
+            Self::Exited(_) => until.is_exit() || until.is_period_only(),
+            Self::TimedOut => false,
+        }
+    }
+}
+
 /// The reckoning.
 pub(super) struct Wait<'a> {
     until: &'a Until,
@@ -190,6 +201,14 @@ impl<'a> Wait<'a> {
             {
                 return End::TimedOut;
             }
+        }
+    }
+
+    /// Why a recording that is not complete is none. `how` tells how the command ended.
+    pub(super) fn failure(&self, end: &End, how: impl FnOnce(&Ended) -> String) -> Error {
+        match end {
+            End::Exited(ended) => Error::Ended { how: how(ended), until: self.missing() },
+            _ => Error::Timeout { until: self.missing(), seconds: self.timeout.as_secs() },
         }
     }
 

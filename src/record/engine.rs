@@ -50,8 +50,12 @@ impl Which {
     /// ones behind it matters less: a profile is taken once.
     const ALL: [Self; 5] = [Self::Filemap, Self::Seccomp, Self::PageCache, Self::Fanotify, Self::Residency];
 
-    /// As the profile has it.
-    fn name(self) -> &'static str {
+    /// All of them, as they are listed to a user.
+    pub const EVERY: [Self; 6] =
+        [Self::Auto, Self::Filemap, Self::PageCache, Self::Fanotify, Self::Seccomp, Self::Residency];
+
+    /// As the profile and the command line have it.
+    pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Filemap => "filemap",

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-/// Kernel, processors, memory, GPU and its driver, as far as `/proc` tells.
-pub(super) fn facts() -> BTreeMap<String, String> {
+/// Kernel, processors and their model, memory, GPU and its driver, as far as `/proc` tells.
+pub(crate) fn facts() -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     let mut put = |key: &str, value: Option<String>| {
         if let Some(v) = value.filter(|v| !v.is_empty()) {
@@ -14,6 +14,7 @@ pub(super) fn facts() -> BTreeMap<String, String> {
     let read = |path: &str| fs::read_to_string(path).ok();
     put("kernel", read("/proc/sys/kernel/osrelease").map(|t| t.trim().to_owned()));
     put("cpus", std::thread::available_parallelism().ok().map(|n| n.to_string()));
+    put("cpu_model", read("/proc/cpuinfo").and_then(|t| cpu_model(&t)));
     put(
         "memory_kib",
         read("/proc/meminfo").and_then(|t| Some(t.lines().next()?.split_whitespace().nth(1)?.to_owned())),
@@ -33,9 +34,14 @@ pub(super) fn facts() -> BTreeMap<String, String> {
     out
 }
 
-/// What compiled caches are bound to beside the GPU: versions of packages, by the folders that installers leave beside them.
-pub(super) fn versions<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
-    const PACKAGES: [&str; 6] = ["torch", "triton", "vllm", "flashinfer_python", "transformers", "nvidia_cuda_runtime"];
+/// Packages whose versions are noted.
+pub(crate) const PACKAGES: [&str; 6] =
+    ["torch", "triton", "vllm", "flashinfer_python", "transformers", "nvidia_cuda_runtime"];
+/// Facts of the machine that compiled code is bound to.
+pub(crate) const HARDWARE: [&str; 3] = ["cpu_model", "gpus", "nvidia_driver"];
+
+/// What compiled caches are bound to beside the hardware: versions of packages, by the folders that installers leave beside them.
+pub(crate) fn versions<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeMap<String, String> {
     let mut out = BTreeMap::new();
     for path in paths {
         let Some(info) = path.strip_suffix(".dist-info/METADATA") else { continue };
@@ -47,6 +53,12 @@ pub(super) fn versions<'a>(paths: impl Iterator<Item = &'a str>) -> BTreeMap<Str
         }
     }
     out
+}
+
+/// The model out of `model name : …`; arm64 has no such line.
+fn cpu_model(text: &str) -> Option<String> {
+    let (_, model) = text.lines().find(|l| l.starts_with("model name"))?.split_once(':')?;
+    Some(model.split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// The version out of `NVRM version: NVIDIA UNIX ... Kernel Module  580.95.05  Tue Sep ...`.
@@ -67,6 +79,14 @@ mod tests {
         ] {
             assert_eq!(nvidia_version(text).as_deref(), Some("535.183.01"));
         }
+    }
+
+    #[test]
+    fn the_processor_is_named_once() {
+        let text =
+            "processor\t: 0\nmodel name\t: Intel(R)  Xeon(R) CPU @ 2.20GHz\nprocessor\t: 1\nmodel name\t: other\n";
+        assert_eq!(cpu_model(text).as_deref(), Some("Intel(R) Xeon(R) CPU @ 2.20GHz"));
+        assert_eq!(cpu_model("processor\t: 0\n"), None);
     }
 
     #[test]

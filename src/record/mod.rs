@@ -4,6 +4,7 @@
 //!
 //! Linux only.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
@@ -14,13 +15,13 @@ mod attach;
 mod cache;
 mod capture;
 mod child;
-mod class;
+pub(crate) mod class;
 mod conditions;
 mod control;
 mod engine;
 mod fanotify;
 mod format;
-mod host;
+pub(crate) mod host;
 pub(crate) mod incore;
 mod mounts;
 mod naming;
@@ -51,6 +52,11 @@ pub use conditions::Until;
 pub use control::stop;
 pub use engine::Which;
 pub use run::{Run, run};
+
+/// Facts about this machine, as a profile's header has them: kernel, processors, memory, GPUs and their driver.
+pub fn machine() -> BTreeMap<String, String> {
+    host::facts()
+}
 
 /// What to record, and until when.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::prctl::set_child_subreaper;
 
 use super::child::Gated;
-use super::conditions::{End, Wait};
+use super::conditions::Wait;
 use super::engine::Subject;
 use super::place::Place;
 use super::session::{Began, Session, Targets};
@@ -80,19 +80,11 @@ pub fn run(
     });
     session.stop();
     let ended = command.ended();
-    let complete = match &end {
-        End::Met | End::Stopped => true,
-        End::Exited(_) => options.until.is_exit() || options.until.is_period_only(),
-        End::TimedOut => false,
-    };
+    let complete = end.is_complete(&options.until);
     if !complete && !options.keep_failed {
-        let until = wait.missing();
         command.end();
         flowing.into_iter().for_each(Flowing::finish);
-        return Err(match end {
-            End::Exited(ended) => Error::Ended { how: ended.to_string(), until },
-            _ => Error::Timeout { until, seconds: options.timeout.as_secs() },
-        });
+        return Err(wait.failure(&end, Ended::to_string));
     }
     // What it has written stands still then.
     if !run.keep_running {

@@ -17,6 +17,7 @@ use super::walk::{Entry, Snapshot, diff, new_links};
 use super::{Error, Options, capture, class, host, perf, probe};
 use crate::profile::{self, Header, Profile, SCHEMA, Write};
 use crate::progress::{Progress, chain};
+use crate::python::source_of;
 
 /// Larger files are digested only when asked for.
 const DIGEST_LIMIT: u64 = 64 << 20;
@@ -212,13 +213,6 @@ impl<'a> Session<'a> {
         }
         Ok(profile)
     }
-}
-
-/// The source of a bytecode file (PEP 3147): `d/__pycache__/m.cpython-312.pyc` is made from `d/m.py`.
-fn source_of(path: &str) -> Option<String> {
-    let (folder, name) = path.rsplit_once("/__pycache__/")?;
-    let (module, _) = name.split_once('.')?;
-    Some(format!("{folder}/{module}.py"))
 }
 
 /// Whether a condition that only the command's own streams can meet is among them.

@@ -16,7 +16,7 @@ mod write;
 pub use merged::{At, Merged, survivors};
 pub use path::{clean, parents};
 pub use reader::Reader;
-pub use write::{END, padding, regular_header};
+pub use write::{END, headers, padding, regular_header};
 
 /// Tar works in blocks of this many bytes.
 pub const BLOCK: usize = 512;

@@ -13,7 +13,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
 use serde::Serialize;
@@ -111,6 +111,9 @@ pub struct Report {
     pub bytes: u64,
     /// Paths that the hot layer adds to the source, as it says.
     pub added: usize,
+    /// The same paths by class: as a profile names them, and `folder`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub added_classes: BTreeMap<&'static str, usize>,
     /// Chunks whose digest was computed.
     pub chunks: u64,
     /// Everything found wrong.
@@ -202,6 +205,7 @@ pub fn verify(
         files: 0,
         bytes: 0,
         added: 0,
+        added_classes: BTreeMap::new(),
         chunks: converted.iter().flatten().map(|c| c.chunks).sum(),
         problems,
     };
@@ -344,11 +348,15 @@ fn compare(image: &Image, from: Option<(&Image, &[Content])>, converted: &[Conte
         all.compare(&below, &added, |_, path, what| {
             push(Some(lazy), path, format!("hot layer over changed lower layers: {what}"));
         });
+        if from.is_none() {
+            report.added_classes = all.classes(&added, |path, what| push(Some(lazy), path, what));
+        }
     }
     let Some((source, from)) = from else { return };
     let source_fs = RootFs::of(from);
     let added = additions(&source_fs);
     report.added = added.len();
+    report.added_classes = all.classes(&added, |path, what| push(Some(lazy), path, what));
     all.compare(&source_fs, &added, &mut push);
     let pairs = manifest::align(lazy_layers(image), source_layers(source));
     let unknown = pairs.contains(&None);

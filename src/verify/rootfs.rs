@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::content::Content;
-use crate::convert::additions_digest;
+use crate::convert::{added_class, additions_digest};
 use crate::digest::Digest;
 use crate::estargz::landmark;
 use crate::tar::{At, Entry, Kind, Merged, Time, parents, survivors, whiteout};
@@ -95,6 +95,24 @@ impl<'a> RootFs<'a> {
         let entries = paths.iter().filter_map(|p| self.merged.get(p)).map(|at| at.index);
         let digest = additions_digest(entries.map(|i| (&content.entries[i], content.digests[i])));
         (paths, digest)
+    }
+
+    /// How many of these paths, which a hot layer adds, are of which class; `say(path, what)` takes those that none may add.
+    pub(super) fn classes(
+        &self,
+        added: &BTreeSet<&str>,
+        mut say: impl FnMut(&str, String),
+    ) -> BTreeMap<&'static str, usize> {
+        let mut classes = BTreeMap::new();
+        for path in added {
+            let Some((_, node)) = self.node(path) else { continue };
+            let (class, may) = added_class(path, node.size, node.shown.kind);
+            *classes.entry(class).or_default() += 1;
+            if !may {
+                say(path, format!("a file of class {class}, which no hot layer may add"));
+            }
+        }
+        classes
     }
 
     /// Compares with what is `expected` besides the paths in `added`; `say(layer, path, what)` takes every difference, with the

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use clap::ValueEnum;
 use regex::Regex;
 use serde_json::Value;
 
 use super::super::output::Output;
 use super::super::{Failure, store_failure};
 use super::files;
-use super::recording::{RecorderArg, say, seconds};
+use super::recording::{say, seconds};
 use crate::digest::Digest;
 use crate::image::Reference;
 use crate::k8s::pod::Amount;
 use crate::k8s::run::{Collected, Limits, Watcher};
 use crate::k8s::{self, Kubectl, Spec, yaml};
 use crate::profile;
+use crate::record::Which;
 use crate::store;
 
 /// Seconds that the pod lives beyond what its recorder and its start may take.
@@ -88,7 +88,7 @@ struct Recorder {
     grace: Option<u64>,
     /// How to record [default: the best that works there]
     #[arg(long = "recorder", value_enum)]
-    how: Option<RecorderArg>,
+    how: Option<Which>,
     /// Fetch what start-up writes as a tar archive too; compressed it must fit into 9 MiB of log
     #[arg(long, value_name = "FILE")]
     capture: Option<PathBuf>,
@@ -104,7 +104,7 @@ impl Recorder {
             ("--until-log", self.until_log.as_ref().map(ToString::to_string)),
             ("--for", self.period.map(|p| p.as_secs_f64().to_string())),
             ("--grace", self.grace.map(|s| s.to_string())),
-            ("--recorder", self.how.and_then(|how| Some(how.to_possible_value()?.get_name().to_owned()))),
+            ("--recorder", self.how.map(|how| how.name().to_owned())),
         ];
         // In one word, as a value may begin with a dash.
         options.iter().filter_map(|(option, value)| Some(format!("{option}={}", value.as_ref()?))).collect()

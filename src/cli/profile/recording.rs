@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValue;
 use regex::Regex;
 
 use super::super::Failure;
@@ -56,8 +57,8 @@ pub(super) struct Args {
     #[arg(long, alias = "keep-partial", help_heading = UNTIL)]
     keep_failed: bool,
     /// How to record
-    #[arg(long, value_enum, default_value_t = RecorderArg::Auto)]
-    recorder: RecorderArg,
+    #[arg(long, value_enum, default_value_t = Which::Auto)]
+    recorder: Which,
     /// Image reference to note in the profile
     #[arg(long, value_name = "REF")]
     image: Option<String>,
@@ -74,20 +75,22 @@ pub(super) struct Args {
 
 const UNTIL: &str = "What ends the recording (all that are given have to come)";
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(super) enum RecorderArg {
-    /// The first of the others that this machine allows
-    Auto,
-    /// What is asked for, byte ranges exact to the page (kernel 6.12 or so, root)
-    Filemap,
-    /// Cache misses with their read-ahead, after dropping the page cache (any kernel, root)
-    PageCache,
-    /// What is opened, and of that what comes into the page cache (root with `CAP_SYS_ADMIN`)
-    Fanotify,
-    /// Every call that opens, reads or maps; slower, but without any privilege (kernel 5.6)
-    Seccomp,
-    /// What comes into the page cache, whoever brings it there; without any privilege
-    Residency,
+impl clap::ValueEnum for Which {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::EVERY
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let help = match self {
+            Self::Auto => "The first of the others that this machine allows",
+            Self::Filemap => "What is asked for, byte ranges exact to the page (kernel 6.12 or so, root)",
+            Self::PageCache => "Cache misses with their read-ahead, after dropping the page cache (any kernel, root)",
+            Self::Fanotify => "What is opened, and of that what comes into the page cache (root with `CAP_SYS_ADMIN`)",
+            Self::Seccomp => "Every call that opens, reads or maps; slower, but without any privilege (kernel 5.6)",
+            Self::Residency => "What comes into the page cache, whoever brings it there; without any privilege",
+        };
+        Some(PossibleValue::new(self.name()).help(help))
+    }
 }
 
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
@@ -112,14 +115,7 @@ impl Args {
                 grace: self.grace,
             },
             timeout: self.timeout,
-            recorder: match self.recorder {
-                RecorderArg::Auto => Which::Auto,
-                RecorderArg::Filemap => Which::Filemap,
-                RecorderArg::PageCache => Which::PageCache,
-                RecorderArg::Fanotify => Which::Fanotify,
-                RecorderArg::Seccomp => Which::Seccomp,
-                RecorderArg::Residency => Which::Residency,
-            },
+            recorder: self.recorder,
             ring: usize::from(self.ring_mib) << 20,
             keep_cache: self.keep_cache,
             digest_all: self.digest_all,

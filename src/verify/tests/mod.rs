@@ -40,6 +40,7 @@ fn options(layout: Layout) -> convert::Options {
         hot_layer: HotLayer::Copy,
         hot_codec: convert::HotCodec::Zstd,
         startup: None,
+        startup_classes: convert::startup::Classes::default(),
         format: Format::Estargz,
         chunk_size: 1000,
         min_chunk_size: 0,
