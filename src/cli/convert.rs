@@ -55,6 +55,13 @@ pub(super) struct Args {
     /// GPU, driver and versions), model-metadata, cache, other. Secrets, logs and what lies in /tmp, /run or a volume never go
     #[arg(long, value_name = "LIST", default_value = "bytecode", requires = "startup_layer")]
     startup_classes: Classes,
+    /// Put the read-ahead into the image: the static program FILE (this one when it is static itself) and the list of what a start reads of
+    /// the lazy layers go into the hot layer, and the entrypoint starts `esgz warm` first. A pod's own `command` replaces that
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/proc/self/exe", require_equals = true)]
+    embed_warm: Option<PathBuf>,
+    /// Leave the read-ahead out, and restore the entrypoint of an image that was converted with it: the default
+    #[arg(long, conflicts_with = "embed_warm")]
+    no_embed_warm: bool,
     /// Format of the lazy layers: estargz (gzip) or zstd:chunked. The stargz snapshotter mounts both lazily; a runtime without it
     /// must know zstd layers for the second
     #[arg(long, value_name = "FORMAT", default_value = "estargz", value_parser = format)]
@@ -202,6 +209,10 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         )
         .hint("give --profile FILE, or choose --layout hot"));
     }
+    if args.embed_warm.is_some() && !layout.has_hot() {
+        return Err(Failure::new(2, format!("--embed-warm: layout {layout} has no hot layer that it could go into"))
+            .hint("give --profile FILE, or choose --layout hot"));
+    }
     let chunks = args.chunks.unwrap_or(if layout.has_hot() { Chunks::Fitted } else { Chunks::Uniform });
     if chunks == Chunks::Fitted && profile.is_none() {
         return Err(Failure::new(2, "--chunks fitted needs --profile FILE")
@@ -225,6 +236,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         hot_codec: if args.hot_codec == HotFormat::Gzip { HotCodec::Gzip } else { HotCodec::Zstd },
         startup: args.startup_layer.clone(),
         startup_classes: args.startup_classes.clone(),
+        embed: args.embed_warm.clone(),
         fitted: chunks == Chunks::Fitted,
         hot_level,
         chunk_size: args.chunk_size,
@@ -314,6 +326,8 @@ fn hint(error: &convert::Error) -> Option<String> {
             Some("record a profile of this image, or use this one with --force-profile")
         }
         convert::Error::Startup { .. } => Some("expected an uncompressed tar archive that lists its folders"),
+        convert::Error::Program { .. } => Some("build one with scripts/static, and name it: --embed-warm=FILE"),
+        convert::Error::NothingToWrap => Some("leave --embed-warm out, and start `esgz warm -- COMMAND` in the pod"),
         convert::Error::TooManyLayers { .. } => Some("squash some layers first"),
         convert::Error::Store(e) => super::store_hint(e.kind()),
         convert::Error::Layer { source, .. } => match &**source {

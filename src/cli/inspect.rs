@@ -372,6 +372,7 @@ mod tests {
             hot_codec: convert::HotCodec::Zstd,
             startup: None,
             startup_classes: startup::Classes::default(),
+            embed: None,
             format: Format::Estargz,
             chunk_size: 1000,
             min_chunk_size: 0,

@@ -16,10 +16,10 @@ use super::platform::{Platforms, platforms};
 use super::profiled::{self, Profiled};
 use super::{Failure, profile};
 use crate::http::address::is_loopback;
-use crate::image::Reference;
+use crate::image::{Reference, wrapped};
 use crate::profile::Profile;
 use crate::warm::launch::{Side, Watched, split};
-use crate::warm::{self, Budget, EMBEDDED, node};
+use crate::warm::{self, Budget, node};
 
 /// Set to `off` it leaves out the reading ahead.
 const SWITCH: &str = "ESGZ_WARM";
@@ -28,7 +28,7 @@ const SWITCH: &str = "ESGZ_WARM";
 ///
 /// Becomes COMMAND at once: same process, signals and exit code. A second process reads the profile's ranges in the order of their
 /// first touch, many at a time, and never more than the profile says; whatever goes wrong with it, the command does not notice. With
-/// ESGZ_WARM=off in the environment only the command is run. Without a subcommand this is `esgz warm run`.
+/// `ESGZ_WARM=off` in the environment only the command is run. Without a subcommand this is `esgz warm run`.
 #[derive(Debug, clap::Args)]
 #[group(id = "warm-args")]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -44,7 +44,8 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Run(RunArgs),
+    // Boxed for its size.
+    Run(Box<RunArgs>),
     Node(NodeArgs),
 }
 
@@ -283,7 +284,7 @@ fn detach() {
 }
 
 fn profile_of(args: &Own, out: &Output) -> Result<Option<Profile>, Failure> {
-    let embedded = Path::new(EMBEDDED).join("profile.json");
+    let embedded = Path::new(wrapped::FOLDER).join(wrapped::PROFILE);
     let profile = match &args.profile {
         None if !embedded.exists() && !args.also.is_empty() => None,
         None | Some(Place::Embedded) => Some(profile::read(&embedded)?),

@@ -74,6 +74,17 @@ pub enum Error {
         /// Platforms of the images.
         found: String,
     },
+    /// A program that cannot be embedded.
+    #[error("the program {path:?} cannot be embedded: {why}")]
+    Program {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An image that starts nothing.
+    #[error("the image has neither entrypoint nor command: there is nothing to read ahead of")]
+    NothingToWrap,
     /// A layout that needs a profile, without one.
     #[error("layout {0} needs a profile")]
     NoProfile(Layout),

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 
+use super::embed::{self, Embedded};
 use super::ingest::Content;
 use super::pool::{Piece, Pool, ReadBack, pieces};
-use super::startup::Additions;
+use super::startup::{Additions, digest_of};
 use super::{LayerError, LayerReport, Options};
 use crate::digest::{Digest, HashingWriter};
 use crate::image::{Descriptor, names};
@@ -86,6 +87,20 @@ impl ReadAt for Blob {
     }
 }
 
+/// What the layer says of the files that the layers below have not.
+fn added(additions: Option<&Additions<'_>>, embedded: Option<&Embedded<'_>>) -> Vec<(String, String)> {
+    let mut classes = additions.map(|a| a.shipped.classes.clone()).unwrap_or_default();
+    classes.extend(embedded.map(|e| (embed::CLASS, e.files())));
+    if classes.is_empty() {
+        return Vec::new();
+    }
+    let entries = || additions.iter().flat_map(|a| a.entries()).chain(embedded.iter().flat_map(|e| e.entries()));
+    let classes: Vec<String> = classes.iter().map(|(class, n)| format!("{class}={n}")).collect();
+    let own = [(names::LAYER_ADDED, digest_of(entries()).to_string()), (names::LAYER_ADDED_CLASSES, classes.join(","))];
+    let host = additions.iter().flat_map(|a| a.bound_to());
+    own.into_iter().map(|(k, v)| (k.to_owned(), v)).chain(host).collect()
+}
+
 pub(super) fn build(
     entries: &[At],
     indexes: &[LayerIndex],
@@ -93,6 +108,7 @@ pub(super) fn build(
     options: &Options,
     pool: &Pool,
     additions: Option<&Additions<'_>>,
+    embedded: Option<&Embedded<'_>>,
 ) -> Result<Hot, LayerError> {
     let dir = &options.temp_dir;
     let io = |source| LayerError::Io { doing: format!("writing a temporary file in {}", dir.display()), source };
@@ -119,6 +135,9 @@ pub(super) fn build(
     if let Some(additions) = additions {
         additions.write(&mut tar).map_err(io)?;
     }
+    if let Some(embedded) = embedded {
+        embedded.write(&mut tar).map_err(io)?;
+    }
     tar.write_all(&END).map_err(io)?;
     let (encoder, diff_id, uncompressed_size) = tar.finish();
     let (buffered, digest, size) = encoder.finish().map_err(io)?.finish();
@@ -129,7 +148,7 @@ pub(super) fn build(
     };
     let mut descriptor = Descriptor::new(media_type, digest, size);
     descriptor.annotations.push((names::LAYER_KIND.into(), "hot".into()));
-    descriptor.annotations.extend(additions.map(Additions::annotations).unwrap_or_default());
+    descriptor.annotations.extend(added(additions, embedded));
     let report = LayerReport {
         kind: "hot",
         source: None,
@@ -138,7 +157,9 @@ pub(super) fn build(
         size,
         uncompressed_size,
         prefetch_size: Some(0),
-        entries: Some(entries.len() + additions.map_or(0, Additions::len)),
+        entries: Some(
+            entries.len() + additions.map_or(0, Additions::len) + embedded.map_or(0, |e| e.entries().count()),
+        ),
         reused: false,
     };
     Ok(Hot { descriptor, blob: Blob { file, size }, diff_id, report })

@@ -6,8 +6,8 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::More;
 use super::reuse::{self, Journal};
-use super::startup::Startup;
 use super::{Error, Options, Report, bound, is_replaced, publish};
 use crate::digest::Digest;
 use crate::image::{Descriptor, names};
@@ -72,7 +72,7 @@ pub fn convert_index(
     let left_out: Vec<Digest> = source.others.iter().map(|d| d.digest).collect();
     bound::left_out(&left_out, &digest, progress);
 
-    let startup = Startup::of(options)?;
+    let (more, none) = (More::of(options)?, More::default());
     let old = existing(dst)?.filter(|_| options.reuse);
     let journal = Journal::at(options.journal.clone(), options.reuse);
     let (mut images, mut children) = (Vec::new(), Vec::new());
@@ -86,8 +86,8 @@ pub fn convert_index(
             named.warn("no profile of this platform: layout plain");
             (options.layout, options.fitted) = (Layout::Plain, false);
         }
-        let startup = startup.as_ref().filter(|_| options.layout.has_hot());
-        let report = super::one(&from, &into, profile, startup, &options, &journal, &named)
+        let more = if options.layout.has_hot() { &more } else { &none };
+        let report = super::one(&from, &into, profile, more, &options, &journal, &named)
             .map_err(|e| Error::Platform { platform: part.platform.clone(), source: Box::new(e) })?;
         images.push(PartReport { platform: part.platform.clone(), report });
         children.push(into);

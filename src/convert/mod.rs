@@ -7,6 +7,7 @@
 mod bound;
 mod commit;
 mod early;
+mod embed;
 mod error;
 mod group;
 mod hot;
@@ -31,13 +32,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::digest::Digest;
 use crate::estargz::{Format, Level, landmark};
 use crate::image::manifest::stack_digest;
-use crate::image::{Descriptor, Image, names};
+use crate::image::{Descriptor, Image, names, wrapped};
 use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan, What};
-use crate::profile::{Profile, carried};
+use crate::profile::{self, Profile, carried};
 use crate::progress::Progress;
 use crate::store::Images;
 use crate::tar::{At, Merged};
 
+use embed::{Embedded, Program};
 use ingest::{Content, Mode};
 use pool::{Piece, Pool, ReadBack, pieces};
 use reuse::{Journal, Known};
@@ -73,6 +75,8 @@ pub struct Options {
     pub startup: Option<PathBuf>,
     /// Which of them.
     pub startup_classes: startup::Classes,
+    /// Static program that is put into the hot layer and started before the image's own entrypoint, to read ahead.
+    pub embed: Option<PathBuf>,
     /// What a gzip source compressed about as well as this level would is kept as it is; chunks that the level hardly makes
     /// smaller than the fastest one get the fastest.
     pub adaptive: bool,
@@ -107,17 +111,31 @@ pub fn convert(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Report, Error> {
-    let startup = Startup::of(options)?;
+    let more = More::of(options)?;
     let journal = Journal::at(options.journal.clone(), options.reuse);
-    one(src, dst, profile, startup.as_ref(), options, &journal, progress)
+    one(src, dst, profile, &more, options, &journal, progress)
 }
 
-/// Converts one image. `startup` and `journal`: of all conversions that belong together.
+/// What goes into hot layers beside the image's own files; read once for all conversions that belong together.
+#[derive(Default)]
+struct More {
+    startup: Option<Startup>,
+    program: Option<Program>,
+}
+
+impl More {
+    fn of(options: &Options) -> Result<Self, Error> {
+        let program = options.embed.as_deref().map(Program::open).transpose()?;
+        Ok(Self { startup: Startup::of(options)?, program })
+    }
+}
+
+/// Converts one image. `more` and `journal`: of all conversions that belong together.
 fn one(
     src: &dyn Images,
     dst: &dyn Images,
     profile: Option<&Profile>,
-    startup: Option<&Startup>,
+    more: &More,
     options: &Options,
     journal: &Journal,
     progress: &dyn Progress,
@@ -135,7 +153,12 @@ fn one(
 
     // Also to learn now, not after all the work, that the destination cannot be reached or lets nobody in.
     let old = reuse::existing(dst, options)?.filter(|_| options.reuse);
-    let key = reuse::image_key(&image, profile, startup.map(|s| s.key(host_of(profile))).as_ref(), options);
+    if more.program.is_some() && wrapped::wrap(&mut image.config.raw.clone()).is_none() {
+        return Err(Error::NothingToWrap);
+    }
+    let startup = more.startup.as_ref().map(|s| s.key(host_of(profile)));
+    let program = more.program.as_ref().map(|p| p.digest);
+    let key = reuse::image_key(&image, profile, startup.as_ref(), program.as_ref(), options);
     if let Some(old) = &old
         && let Some(report) = reuse::unchanged(dst, old, &key, &image, options)?
     {
@@ -146,7 +169,7 @@ fn one(
         None => Chunking::uniform(options.chunk_size),
     };
     let candidates = reuse::candidates(dst, old.as_ref(), journal, &image, options)?;
-    let job = Job { src, dst, image: &image, chunking: &chunking, options, journal, startup, progress };
+    let job = Job { src, dst, image: &image, chunking: &chunking, options, journal, more, progress };
     // Four chunks a thread keep it busy.
     let usual = options.chunk_size.max(plan::HOT_CHUNK).saturating_mul(4 * options.jobs.get() as u64);
     Pool::with(options.jobs, options.memory.unwrap_or(usual), options.format, |pool| {
@@ -168,7 +191,7 @@ struct Job<'a> {
     chunking: &'a Chunking,
     options: &'a Options,
     journal: &'a Journal,
-    startup: Option<&'a Startup>,
+    more: &'a More,
     progress: &'a dyn Progress,
 }
 
@@ -211,9 +234,15 @@ impl Job<'_> {
         let planned = self.read(pool, profile, candidates)?;
         let count = planned.indexes.len();
         let additions = self.additions(&planned, profile, pool)?;
-        let with_hot = !planned.plan.hot.is_empty() || additions.as_ref().is_some_and(|a| !a.is_empty());
+        let carried = profile.filter(|_| self.options.layout.has_hot());
+        let carried = carried.map(|p| carried::of(&p.header.platform, &planned.plan.lazy));
+        let written = carried.as_ref().map(profile::write).unwrap_or_default();
+        let embedded = self.embedded(&planned, &written)?;
+        let with_hot =
+            !planned.plan.hot.is_empty() || additions.as_ref().is_some_and(|a| !a.is_empty()) || embedded.is_some();
         let (stored, hot) = std::thread::scope(|scope| {
-            let hot = with_hot.then(|| scope.spawn(|| self.store_hot(&planned, additions.as_ref(), pool)));
+            let hot =
+                with_hot.then(|| scope.spawn(|| self.store_hot(&planned, additions.as_ref(), embedded.as_ref(), pool)));
             let stored = in_parallel(count, pool.workers(), |i| {
                 self.store_layer(&planned, i, pool).map_err(|e| planned.layer_error(i, e))
             });
@@ -230,8 +259,8 @@ impl Job<'_> {
             hot.descriptor.annotations.sort();
             layers.push(hot);
         }
-        let warm = self.carried(&planned.plan, profile);
-        let digest = publish::publish(self.dst, &planned.image, &layers, warm.as_deref(), key, options)?;
+        let warm = publish::Warm { list: self.packed(carried.as_ref()), wrap: embedded.is_some() };
+        let digest = publish::publish(self.dst, &planned.image, &layers, &warm, key, options)?;
         Ok(Report {
             digest,
             source: planned.image.descriptor.digest,
@@ -255,7 +284,7 @@ impl Job<'_> {
             Some(profile) if options.layout.has_hot() => plan::hot_paths(profile),
             _ => HashSet::new(),
         };
-        hot_paths.extend(self.startup.iter().flat_map(|s| s.hashed_sources()));
+        hot_paths.extend(self.more.startup.iter().flat_map(Startup::hashed_sources));
         let modes: Vec<_> = candidates
             .iter()
             .map(|c| Some(if c.is_some() { Mode::Keep(&hot_paths) } else { Mode::Compress }))
@@ -300,7 +329,7 @@ impl Job<'_> {
             .collect();
         // What is needed beside the hot layer's files: sources that bytecode is to be compared with.
         let mut needed = plan.hot.clone();
-        if let Some(startup) = self.startup.filter(|s| s.hashed_sources().next().is_some()) {
+        if let Some(startup) = self.more.startup.as_ref().filter(|s| s.hashed_sources().next().is_some()) {
             let merged = Merged::of(indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
             let contents = plan::Contents::new(&indexes);
             needed.extend(startup.hashed_sources().filter_map(|s| contents.of(merged.get(&s)?)));
@@ -333,13 +362,9 @@ impl Job<'_> {
     }
 
     /// What a reader on the node has to read ahead, for the manifest. A landmark's files are fetched by the snapshotter itself.
-    fn carried(&self, plan: &Plan, profile: Option<&Profile>) -> Option<String> {
-        let profile = profile.filter(|_| self.options.layout.has_hot())?;
-        let carried = carried::of(&profile.header.platform, &plan.lazy);
-        if carried.files.is_empty() {
-            return None;
-        }
-        let packed = carried::pack(&carried);
+    fn packed(&self, carried: Option<&Profile>) -> Option<String> {
+        let carried = carried.filter(|c| !c.files.is_empty())?;
+        let packed = carried::pack(carried);
         if packed.is_none() {
             self.progress.warn(&format!(
                 "the list for `esgz warm node` is left out of the manifest: with {} files it is larger than {} bytes",
@@ -350,6 +375,13 @@ impl Job<'_> {
         packed
     }
 
+    /// The read-ahead that goes into the image itself. `written`: the profile of the lazy files.
+    fn embedded<'b>(&'b self, planned: &Planned, written: &'b [u8]) -> Result<Option<Embedded<'b>>, Error> {
+        let Some(program) = &self.more.program else { return Ok(None) };
+        let merged = Merged::of(planned.indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
+        program.entries(written, &planned.image.config.platform(), &merged).map(Some)
+    }
+
     /// What the start-up layer adds to this image.
     fn additions(
         &self,
@@ -357,7 +389,7 @@ impl Job<'_> {
         profile: Option<&Profile>,
         pool: &Pool,
     ) -> Result<Option<Additions<'_>>, Error> {
-        let Some(startup) = self.startup else { return Ok(None) };
+        let Some(startup) = &self.more.startup else { return Ok(None) };
         let Planned { indexes, contents, .. } = planned;
         let merged = Merged::of(indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
         let read = |at: At| {
@@ -390,13 +422,14 @@ impl Job<'_> {
         &self,
         planned: &Planned,
         additions: Option<&Additions<'_>>,
+        embedded: Option<&Embedded<'_>>,
         pool: &Pool,
     ) -> Result<publish::NewLayer, Error> {
         let Planned { indexes, contents, plan, .. } = planned;
         let mut entries = plan.hot.clone();
         // An unpacker that met a file without its folders would make them anew.
         entries.extend(additions.iter().flat_map(|a| &a.folders).filter(|at| !plan.hot.contains(at)));
-        let hot = hot::build(&entries, indexes, contents, self.options, pool, additions);
+        let hot = hot::build(&entries, indexes, contents, self.options, pool, additions, embedded);
         let hot = hot.map_err(|e| Error::Hot(Box::new(e)))?;
         let task = self.progress.start("storing the hot layer", hot.descriptor.size);
         self.dst.put(&hot.descriptor, &hot.blob)?;

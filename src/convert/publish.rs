@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Error, LayerReport, Options};
 use crate::digest::Digest;
 use crate::estargz::{Format, frame};
-use crate::image::{Descriptor, Image, names};
+use crate::image::{Descriptor, Image, names, wrapped};
 use crate::plan;
 use crate::progress::Progress;
 use crate::store::Images;
@@ -37,6 +37,7 @@ pub(super) fn strip_hot_layer(image: &mut Image, progress: &dyn Progress) {
         None => "",
     };
     progress.warn(&format!("the source carries a hot layer of an earlier conversion; it is left out and made anew where the layout asks for it{added}"));
+    wrapped::unwrap(&image.manifest.raw, &mut image.config.raw);
     let layers = image.manifest.layers.len();
     image.manifest.layers.pop();
     image.config.diff_ids.pop();
@@ -98,12 +99,20 @@ pub(super) fn provenance(raw: &mut Value, source: &Digest, key: Option<&str>, op
     annotations[names::SOURCE] = json!(source);
 }
 
-/// Stores config and manifest. `warm`: the packed list for a reader on the node. `key`: see [`super::reuse::image_key`].
+/// What an image says of its read-ahead.
+pub(super) struct Warm {
+    /// The packed list for a reader on the node.
+    pub(super) list: Option<String>,
+    /// Start the embedded program before the image's own entrypoint.
+    pub(super) wrap: bool,
+}
+
+/// Stores config and manifest. `key`: see [`super::reuse::image_key`].
 pub(super) fn publish(
     dst: &dyn Images,
     image: &Image,
     layers: &[NewLayer],
-    warm: Option<&str>,
+    warm: &Warm,
     key: &str,
     options: &Options,
 ) -> Result<Digest, Error> {
@@ -123,6 +132,7 @@ pub(super) fn publish(
             history.push(entry);
         }
     }
+    let original = if warm.wrap { Some(wrapped::wrap(&mut config).ok_or(Error::NothingToWrap)?) } else { None };
     let config = put_json(dst, names::CONFIG, &config)?;
 
     let mut manifest = image.manifest.raw.clone();
@@ -131,10 +141,13 @@ pub(super) fn publish(
     manifest["config"] = config.to_json();
     manifest["layers"] = layers.iter().map(|l| l.descriptor.to_json()).collect();
     provenance(&mut manifest, &image.descriptor.digest, Some(key), options);
-    if let Some(warm) = warm {
-        manifest["annotations"][names::WARM] = json!(warm);
-    } else if let Some(annotations) = manifest["annotations"].as_object_mut() {
-        annotations.remove(names::WARM);
+    for (key, value) in [(names::WARM, &warm.list), (names::ENTRYPOINT, &original)] {
+        match (value, manifest["annotations"].as_object_mut()) {
+            (Some(value), _) => manifest["annotations"][key] = json!(value),
+            // Of an earlier conversion.
+            (None, Some(annotations)) => drop(annotations.shift_remove(key)),
+            (None, None) => {}
+        }
     }
     Ok(dst.put_manifest(names::MANIFEST, manifest.to_string().as_bytes())?)
 }

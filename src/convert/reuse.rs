@@ -53,6 +53,7 @@ pub(super) fn image_key(
     image: &Image,
     profile: Option<&Profile>,
     startup: Option<&Digest>,
+    program: Option<&Digest>,
     options: &Options,
 ) -> String {
     let mut h = Hasher::default();
@@ -71,6 +72,10 @@ pub(super) fn image_key(
     }
     if let Some(digest) = startup {
         field(b"startup");
+        field(digest.to_string().as_bytes());
+    }
+    if let Some(digest) = program {
+        field(b"embedded");
         field(digest.to_string().as_bytes());
     }
     field(&[u8::from(options.keep_layers)]);

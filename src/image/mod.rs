@@ -8,6 +8,7 @@
 pub mod layer;
 pub mod manifest;
 pub mod reference;
+pub mod wrapped;
 
 pub use manifest::{Config, Descriptor, Image, Manifest};
 pub use reference::Reference;
@@ -100,6 +101,8 @@ pub mod names {
     pub const PROFILE_GPU: &str = "dev.esgz.profile.gpu";
     /// Manifest annotation of ours: what a start reads of the lazy layers, as `profile::carried` packs it, for a reader on the node.
     pub const WARM: &str = "dev.esgz.warm";
+    /// Manifest annotation of ours: the entrypoint of the original as JSON, where the image starts with its embedded read-ahead.
+    pub const ENTRYPOINT: &str = "dev.esgz.entrypoint";
     /// Manifest annotation of ours: manifest digest of the image that was converted.
     pub const SOURCE: &str = "dev.esgz.source.digest";
 }

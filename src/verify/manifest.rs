@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::stream::Totals;
 use super::{Problem, Say, lazy_layers, source_layers};
 use crate::estargz::{Format, Layer};
-use crate::image::{Descriptor, Image, names};
+use crate::image::{Descriptor, Image, names, wrapped};
 
 /// The image as a whole.
 pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem>) {
@@ -47,7 +47,13 @@ pub(super) fn check(image: &Image, source: Option<&Image>, out: &mut Vec<Problem
             say.out.push(Problem { layer: Some(i), path: String::new(), what });
         }
     }
-    config(&image.config.raw, &source.config.raw, &mut say);
+    // A wrapped entrypoint counts for the original, of either image.
+    let original = |image: &Image| {
+        let mut config = image.config.raw.clone();
+        wrapped::unwrap(&image.manifest.raw, &mut config);
+        config
+    };
+    config(&original(image), &original(source), &mut say);
 }
 
 /// For each layer of the converted image its place in the source, by what it says it was made from: the source may have

@@ -46,6 +46,7 @@ pub fn split() -> io::Result<Side> {
             // SAFETY: as above; the child between the two ends at once, without running anything registered for an exit.
             match unsafe { fork() } {
                 Ok(ForkResult::Child) => Ok(Side::Reader),
+                // SAFETY: it never comes back.
                 Ok(ForkResult::Parent { .. }) | Err(_) => unsafe { libc::_exit(0) },
             }
         }

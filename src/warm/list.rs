@@ -65,7 +65,7 @@ impl List {
         let mut at = 0;
         while at < size {
             let end = (at + PIECE).min(size);
-            self.units.push(Unit { target, ranges: vec![at..end] });
+            self.units.push(Unit { target, ranges: std::iter::once(at..end).collect() });
             at = end;
         }
     }
@@ -108,6 +108,7 @@ fn units(file: &File) -> impl Iterator<Item = (u64, Vec<Range<u64>>)> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one range, not its numbers")]
 mod tests {
     use super::*;
     use crate::profile::{Header, Kind, Range as Touched, SCHEMA, sample};

@@ -7,6 +7,7 @@
 //!
 //! Linux only.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,8 +33,6 @@ pub use rest::Rest;
 
 /// Schema of the report.
 pub const SCHEMA: &str = "esgz.warm/v1";
-/// Folder of an image that has the program and its profile embedded.
-pub const EMBEDDED: &str = "/.esgz";
 /// Most reads in flight unless said otherwise.
 pub const THREADS: usize = 16;
 /// Bytes a second at which the rest is fetched unless said otherwise.
@@ -97,7 +96,7 @@ impl Report {
             (c.files_failed, "failed"),
         ];
         for (count, what) in files.into_iter().filter(|(count, _)| *count > 0) {
-            text.push_str(&format!(", {count} files {what}"));
+            let _infallible = write!(text, ", {count} files {what}");
         }
         match self.ended {
             Ended::Done => {}
@@ -106,7 +105,7 @@ impl Report {
         }
         if let Some(rest) = &self.rest {
             let ended = if rest.complete { "the rest is complete" } else { "the rest is incomplete" };
-            text.push_str(&format!("; {ended}: {} in {} files", mb(rest.bytes), rest.files));
+            let _infallible = write!(text, "; {ended}: {} in {} files", mb(rest.bytes), rest.files);
         }
         text
     }

@@ -329,5 +329,6 @@ fn intersection(a: &[Range<u64>], b: &[Range<u64>]) -> Vec<Range<u64>> {
 }
 
 #[cfg(test)]
+#[expect(clippy::single_range_in_vec_init, reason = "one range, not its numbers")]
 #[path = "reader_tests.rs"]
 mod tests;

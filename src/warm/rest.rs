@@ -138,7 +138,7 @@ impl Throttle {
     /// Waits until so many bytes were due and the CPUs have time; false when nobody needs them any more.
     fn spent(&mut self, bytes: u64, alive: &mut impl FnMut() -> bool) -> bool {
         self.bytes = self.bytes.saturating_add(bytes);
-        let due = Duration::from_secs_f64(self.bytes as f64 / self.rate as f64);
+        let due = Duration::from_millis(self.bytes.saturating_mul(1000) / self.rate);
         while let Some(ahead) = due.checked_sub(self.began.elapsed()).filter(|a| !a.is_zero()) {
             if !alive() {
                 return false;

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{Error, LayerError, Options};
 use crate::digest::{Digest, Hasher};
-use crate::image::names;
+use crate::image::{names, wrapped};
 use crate::plan::{Contents, LayerIndex};
 use crate::python;
 use crate::record::class::{self, Class};
@@ -240,15 +240,14 @@ impl Additions<'_> {
         self.warnings.extend(mismatch(&packages, &versions).iter().map(|m| format!("{m} in the image")));
     }
 
-    /// What the layer says of them.
-    pub(super) fn annotations(&self) -> Vec<(String, String)> {
-        if self.is_empty() {
-            return Vec::new();
-        }
-        let classes: Vec<String> = self.shipped.classes.iter().map(|(class, n)| format!("{class}={n}")).collect();
-        let own = [(names::LAYER_ADDED, self.digest().to_string()), (names::LAYER_ADDED_CLASSES, classes.join(","))];
-        let host = self.host.iter().map(|(fact, value)| (format!("{}{fact}", names::LAYER_HOST), value.clone()));
-        own.into_iter().map(|(k, v)| (k.to_owned(), v)).chain(host).collect()
+    /// The entries with the digests of their contents.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&Entry, Option<Digest>)> {
+        self.entries.iter().map(|(entry, captured)| (entry, captured.digest))
+    }
+
+    /// What compiled caches among them are bound to, as annotations.
+    pub(super) fn bound_to(&self) -> impl Iterator<Item = (String, String)> {
+        self.host.iter().map(|(fact, value)| (format!("{}{fact}", names::LAYER_HOST), value.clone()))
     }
 
     /// Writes the entries.
@@ -275,11 +274,6 @@ impl Additions<'_> {
         }
         Ok(())
     }
-
-    /// See [`digest_of`].
-    pub(super) fn digest(&self) -> Digest {
-        digest_of(self.entries.iter().map(|(e, c)| (e, c.digest)))
-    }
 }
 
 /// Digest over everything that added entries show, by which `verify` knows them again.
@@ -304,6 +298,9 @@ pub(crate) fn digest_of<'a>(entries: impl IntoIterator<Item = (&'a Entry, Option
 pub(crate) fn class_of(path: &str, size: u64, kind: Kind) -> (&'static str, bool) {
     if kind == Kind::Dir {
         return ("folder", true);
+    }
+    if format!("/{path}").strip_prefix(wrapped::FOLDER).is_some_and(|rest| rest.starts_with('/')) {
+        return (super::embed::CLASS, true);
     }
     let class = class::of(&format!("/{path}")).of_size(size);
     (class.name, class.shipped)

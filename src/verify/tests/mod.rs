@@ -7,6 +7,7 @@ mod damage;
 mod differences;
 mod early;
 mod edit;
+mod embed;
 mod grouped;
 mod hot;
 mod images;
@@ -41,6 +42,7 @@ fn options(layout: Layout) -> convert::Options {
         hot_codec: convert::HotCodec::Zstd,
         startup: None,
         startup_classes: convert::startup::Classes::default(),
+        embed: None,
         format: Format::Estargz,
         chunk_size: 1000,
         min_chunk_size: 0,
