@@ -6,12 +6,13 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::Failure;
-use super::output::Output;
+use super::output::{Output, megabytes};
 use super::platform::{Platforms, platforms};
 use crate::convert::startup;
 use crate::digest::Digest;
 use crate::estargz::{Layer, landmark};
 use crate::image::{Descriptor, Image, Reference, names};
+use crate::profile::{File, carried};
 use crate::record;
 use crate::store::index::{Child, Index};
 use crate::store::{self, Blobs, Images};
@@ -212,8 +213,27 @@ fn ours(raw: &serde_json::Value) -> BTreeMap<String, String> {
     let annotations = raw.get("annotations").and_then(|a| a.as_object()).into_iter().flatten();
     annotations
         .filter(|(key, _)| key.starts_with("dev.esgz."))
-        .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), Into::into)))
+        .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), |text| shown(k, text))))
         .collect()
+}
+
+/// The value of an annotation; of the packed list for `esgz warm node` what is in it, and what the wrapped entrypoint means.
+fn shown(key: &str, text: &str) -> String {
+    match key {
+        names::WARM => match carried::unpack(text) {
+            Ok(list) => {
+                let bytes: u64 = list.files.iter().map(File::touched_bytes).fold(0, u64::saturating_add);
+                let ranges: usize = list.files.iter().map(|f| f.ranges.len()).sum();
+                format!("{} of {} lazy files in {ranges} ranges, packed {} bytes", megabytes(bytes), list.files.len(), text.len())
+            }
+            Err(e) => format!("not usable: {e}"),
+        },
+        names::ENTRYPOINT => {
+            let original = if text.is_empty() { "none" } else { text };
+            format!("{original}, behind the embedded read-ahead; a pod's own command replaces both")
+        }
+        _ => text.into(),
+    }
 }
 
 fn report(reference: &Reference, blobs: &dyn Blobs, image: &Image, files: bool) -> Result<Report, Failure> {
