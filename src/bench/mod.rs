@@ -16,6 +16,7 @@ pub mod arm;
 mod command;
 pub mod cri;
 pub mod evidence;
+mod figures;
 pub mod link;
 pub mod local;
 mod marks;
@@ -23,8 +24,12 @@ pub mod observe;
 pub mod probe;
 pub mod report;
 pub mod result;
+#[cfg(test)]
+mod sample;
 pub mod stack;
 pub mod stats;
+mod table;
+mod words;
 
 pub use arm::Arm;
 pub use local::Bench;
