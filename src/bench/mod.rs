@@ -17,6 +17,7 @@ mod command;
 pub mod cri;
 pub mod evidence;
 mod figures;
+pub mod flat;
 pub mod link;
 pub mod local;
 mod marks;
@@ -29,6 +30,7 @@ mod sample;
 pub mod stack;
 pub mod stats;
 mod table;
+mod timeline;
 mod words;
 
 pub use arm::Arm;

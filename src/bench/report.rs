@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
+
 use super::figures::seconds;
 use super::result::{Outcome, Report, SCHEMA};
 use super::stats::Analysis;
@@ -20,6 +22,45 @@ pub fn read(text: &str) -> Result<Report, super::Error> {
         });
     }
     Ok(report)
+}
+
+/// Schema of [`Summary`].
+pub const SUMMARY: &str = "esgz.bench-summary/v1";
+
+/// The statistics of a report, for other programs.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// [`SUMMARY`].
+    pub schema: &'static str,
+    /// When the benchmark began, which names it.
+    pub started: String,
+    /// Whether it got to its end.
+    pub complete: bool,
+    /// The one sentence that the figures allow.
+    pub headline: String,
+    /// Every claim, a sentence each.
+    pub claims: Vec<String>,
+    /// The method, and what it cannot say here.
+    pub notes: Vec<String>,
+    /// Rows and comparisons.
+    #[serde(flatten)]
+    pub analysis: Analysis,
+}
+
+impl Summary {
+    /// Of a report.
+    pub fn of(report: &Report) -> Self {
+        let analysis = Analysis::of(report);
+        Self {
+            schema: SUMMARY,
+            started: report.started.clone(),
+            complete: report.complete,
+            headline: words::headline(report, &analysis),
+            claims: words::claims(&analysis),
+            notes: words::family(&analysis),
+            analysis,
+        }
+    }
 }
 
 /// Tables and words.
