@@ -17,6 +17,7 @@ pub mod deflate;
 pub mod http;
 pub mod image;
 pub mod progress;
+pub mod html;
 pub mod tar;
 pub mod estargz;
 pub mod profile;

@@ -237,7 +237,11 @@ mod tests {
 
     #[test]
     fn a_line_of_each_kind() {
-        let mut all = report(vec![run("original cold", 1, 1000, &[]), run("hot", 1, 400, &["it was \"warm\", really"]), failed("hot", 2)]);
+        let mut all = report(vec![
+            run("original cold", 1, 1000, &[]),
+            run("hot", 1, 400, &["it was \"warm\", really"]),
+            failed("hot", 2),
+        ]);
         all.runs[2].started = "a\nb".into();
         insta::assert_snapshot!(csv(&all).replace("\r\n", "\n"), @r#"
 run_id,benchmark_started,row,arm,start,round,status,invalid,error,started,load_average,image_ref,manifest_digest,config_digest,snapshotter,options,image_pull_state,layers,lazy_layers,pull_ms,create_ms,ready_ms,chat_ms,total_ms,created_at_ms,ready_at_ms,first_token_at_ms,boot_ms,import_ms,engine_init_ms,load_ms,compile_ms,warm_up_ms,kv_cache_ms,graph_capture_ms,api_start_ms,first_token_ms,predicted_pull_ms,predicted_create_ms,predicted_ready_ms,link_bytes,link_requests,pull_bytes,pull_requests,start_bytes,start_requests,chat_bytes,chat_requests,cpu_snapshotter_ms,cpu_containerd_ms,cpu_workload_ms,cpu_bench_ms,cpu_reader_ms,ahead_planned_bytes,ahead_read_bytes,ahead_resident_bytes,ahead_skipped_bytes,ahead_ms,ahead_precision_permille,ahead_recall_permille,page_cache_left_kb,answer,timeline,metrics,link_latency_ms,link_bandwidth_mb,cpus,cpu_model,memory_bytes,kernel,esgz,versions

@@ -22,6 +22,8 @@ pub mod link;
 pub mod local;
 mod marks;
 pub mod observe;
+pub mod page;
+mod picture;
 pub mod probe;
 pub mod report;
 pub mod result;

@@ -303,7 +303,10 @@ fn a_summary_holds_the_claims_and_what_they_rest_on() {
     assert_eq!((claims.len(), all["comparisons"].as_array().unwrap().len()), (18, 18));
     assert_eq!(claims[0], "original warm: 66 % [65-67] less time than original cold (n = 5)");
     assert!(all["headline"].as_str().unwrap().starts_with("auto: 26.1 s to the first answer, 76 % [75-77] less time"));
-    assert_eq!((&all["comparisons"][0]["verdict"], &all["rows"][7]["ahead"]["recall"]["median"]), (&"faster".into(), &871.into()));
+    assert_eq!(
+        (&all["comparisons"][0]["verdict"], &all["rows"][7]["ahead"]["recall"]["median"]),
+        (&"faster".into(), &871.into())
+    );
     let none = Summary::of(&report(vec![failed("hot", 1)]));
     assert_eq!((none.headline.as_str(), none.claims.len()), ("No arm can be claimed to be faster: no run counts", 0));
     let one = Summary::of(&report(vec![run("hot", 1, 10, &[]), failed("original cold", 1)]));
@@ -312,10 +315,11 @@ fn a_summary_holds_the_claims_and_what_they_rest_on() {
 
 #[test]
 fn only_slower_arms_are_no_headline() {
-    let runs = (1..=5).flat_map(|n| [run("original cold", n, 1000 + u64::from(n), &[]), run("hot", n, 2000 + 7 * u64::from(n), &[])]);
+    let runs = (1..=5)
+        .flat_map(|n| [run("original cold", n, 1000 + u64::from(n), &[]), run("hot", n, 2000 + 7 * u64::from(n), &[])]);
     let all = Summary::of(&report(runs.collect()));
     assert_eq!(all.headline, "No arm can be claimed to be faster: no arm is faster than a baseline");
-    assert!(all.claims[0].starts_with("hot: 101 % [100-101] more time than original cold"), "{:?}", all.claims);
+    assert!(all.claims[0].starts_with("hot: 101 % [101-102] more time than original cold"), "{:?}", all.claims);
 }
 
 #[test]

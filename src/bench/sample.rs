@@ -23,8 +23,15 @@ const ROWS: &[Made] = &[
 ];
 
 /// Shares of the ready phase at which the phases of the workload's log begin.
-const LOG: &[(&str, u64)] =
-    &[("first-log", 4), ("import", 5), ("engine-init", 48), ("load", 55), ("compile", 62), ("kv-cache", 88), ("api-start", 92)];
+const LOG: &[(&str, u64)] = &[
+    ("first-log", 4),
+    ("import", 5),
+    ("engine-init", 48),
+    ("load", 55),
+    ("compile", 62),
+    ("kv-cache", 88),
+    ("api-start", 92),
+];
 
 /// Numbers that look like noise and are always the same.
 struct Noise(u64);
@@ -102,7 +109,8 @@ fn made(row: &Made, round: u32, drift: u64, noise: &mut Noise) -> Run {
         out.start = Start::Warm;
     }
     let Outcome::Measured(m) = &mut out.outcome else { return out };
-    m.phases = Phases { pull_ms: (!warm).then_some(pull), create_ms: create, ready_ms: ready, chat_ms: chat, total_ms: total };
+    m.phases =
+        Phases { pull_ms: (!warm).then_some(pull), create_ms: create, ready_ms: ready, chat_ms: chat, total_ms: total };
     let [in_pull, in_start] = megabytes.map(|mb| noise.around(mb * 1_000_000, 1));
     let requests = |bytes: u64| if bytes == 0 { 0 } else { 4 + bytes / 2_900_000 };
     m.link = Split {
@@ -111,7 +119,12 @@ fn made(row: &Made, round: u32, drift: u64, noise: &mut Noise) -> Run {
         chat: Traffic::default(),
     };
     m.cpu = Split {
-        pull: CpuUse { snapshotter_ms: snapshotter / 10, containerd_ms: in_pull / 80_000, workload_ms: 0, bench_ms: 200 },
+        pull: CpuUse {
+            snapshotter_ms: snapshotter / 10,
+            containerd_ms: in_pull / 80_000,
+            workload_ms: 0,
+            bench_ms: 200,
+        },
         start: CpuUse { snapshotter_ms: snapshotter, containerd_ms: 300, workload_ms: ready * 95 / 100, bench_ms: 900 },
         chat: CpuUse { workload_ms: 280, ..CpuUse::default() },
     };
@@ -124,15 +137,22 @@ fn made(row: &Made, round: u32, drift: u64, noise: &mut Noise) -> Run {
     m.samples = (0..=total / 250)
         .map(|i| {
             let ms = i * 250;
-            let part = |bytes: u64, from: u64, to: u64| bytes / 1000 * (ms.clamp(from, to) - from) * 1000 / (to - from).max(1);
+            let part =
+                |bytes: u64, from: u64, to: u64| bytes / 1000 * (ms.clamp(from, to) - from) * 1000 / (to - from).max(1);
             // Most of a start's bytes come early.
             let bytes = part(in_pull, 0, pull) + part(in_start, created, created + ready / 2);
-            let cpu = CpuUse { snapshotter_ms: snapshotter * ms / total, workload_ms: ms.saturating_sub(created), ..CpuUse::default() };
+            let cpu = CpuUse {
+                snapshotter_ms: snapshotter * ms / total,
+                workload_ms: ms.saturating_sub(created),
+                ..CpuUse::default()
+            };
             Sample { at_ms: ms, link: Traffic { requests: requests(bytes), bytes }, cpu }
         })
         .collect();
     if lazy > 0 {
-        m.metrics = [("on_demand_remote_registry_fetch_count".into(), 1234.0), ("on_demand_bytes_fetched".into(), 5.6e8)].into();
+        m.metrics =
+            [("on_demand_remote_registry_fetch_count".into(), 1234.0), ("on_demand_bytes_fetched".into(), 5.6e8)]
+                .into();
     }
     if ahead {
         m.warm = Some(json!({

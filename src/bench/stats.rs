@@ -324,7 +324,10 @@ mod tests {
                 m.warm = Some(warm);
             }
         };
-        tell(&mut r, serde_json::json!({ "bytes_planned": 10, "bytes_read": -1, "ms": "x", "precision": 0.9126, "recall": 7 }));
+        tell(
+            &mut r,
+            serde_json::json!({ "bytes_planned": 10, "bytes_read": -1, "ms": "x", "precision": 0.9126, "recall": 7 }),
+        );
         let ahead = |r: &Run| Analysis::of(&report(vec![r.clone()])).rows[0].ahead.expect("a read-ahead");
         let a = ahead(&r);
         assert_eq!((a.planned.map(|s| s.median), a.read, a.ms, a.recall), (Some(10), None, None, None));
@@ -339,7 +342,11 @@ mod tests {
     fn sums_of_a_hostile_report_do_not_panic() {
         let mut r = run("a", 1, u64::MAX, &[]);
         if let super::super::result::Outcome::Measured(m) = &mut r.outcome {
-            m.link = Split { pull: Traffic { requests: u64::MAX, bytes: u64::MAX }, start: Traffic { requests: 1, bytes: 1 }, chat: Traffic::default() };
+            m.link = Split {
+                pull: Traffic { requests: u64::MAX, bytes: u64::MAX },
+                start: Traffic { requests: 1, bytes: 1 },
+                chat: Traffic::default(),
+            };
             m.cpu.pull.snapshotter_ms = u64::MAX;
             m.cpu.start.snapshotter_ms = u64::MAX;
         }

@@ -2,7 +2,9 @@
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 
-use super::figures::{NONE, median, median_range, megabytes, p, percent, ratio_between, seconds, signed_seconds, thousandths};
+use super::figures::{
+    NONE, median, median_range, megabytes, p, percent, ratio_between, seconds, signed_seconds, thousandths,
+};
 use super::result::Predicted;
 use super::stats::{Analysis, Row, Spread, real};
 use super::words::shown;
@@ -136,7 +138,10 @@ fn predictions(rows: &[Row]) -> Option<Sheet> {
             median(row.ready),
             seconds(sum),
             median(row.until_ready),
-            error.map_or(NONE.into(), |e| if e < 0.0 { format!("{} %", percent(e)) } else { format!("+{} %", percent(e)) }),
+            error.map_or(
+                NONE.into(),
+                |e| if e < 0.0 { format!("{} %", percent(e)) } else { format!("+{} %", percent(e)) },
+            ),
         ]);
     }
     (!sheet.rows.is_empty()).then_some(sheet)

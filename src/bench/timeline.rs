@@ -126,7 +126,14 @@ mod tests {
 
     #[test]
     fn the_log_cuts_the_start_and_the_first_token_the_answer() {
-        let log = [("created", 150), ("first-log", 200), ("import", 210), ("load", 600), ("first-token", 970), ("answer", 1000)];
+        let log = [
+            ("created", 150),
+            ("first-log", 200),
+            ("import", 210),
+            ("load", 600),
+            ("first-token", 970),
+            ("answer", 1000),
+        ];
         let want = [
             ("pull", 0, 100),
             ("create", 100, 150),
@@ -151,7 +158,19 @@ mod tests {
         let auto = report.runs.iter().find(|r| r.row == "auto").expect("it");
         let all = spans(auto, auto.measured().expect("measured"));
         let names: Vec<_> = all.iter().map(|s| s.name.as_str()).collect();
-        let want = ["pull", "create", "boot", "import", "engine-init", "load", "compile", "kv-cache", "api-start", "first token", "answer"];
+        let want = [
+            "pull",
+            "create",
+            "boot",
+            "import",
+            "engine-init",
+            "load",
+            "compile",
+            "kv-cache",
+            "api-start",
+            "first token",
+            "answer",
+        ];
         assert_eq!(names, want);
         assert_eq!((length(&all, "load").is_some(), length(&all, "nothing")), (true, None));
     }

@@ -6,7 +6,8 @@ use super::stats::pairs::{Comparison, FEWEST, Verdict};
 use super::stats::{Analysis, Row, ranks};
 
 /// The method.
-const METHOD: &str = "ratios of totals within a round, their geometric mean, and Student's t interval (95 %) on their logarithms";
+const METHOD: &str =
+    "ratios of totals within a round, their geometric mean, and Student's t interval (95 %) on their logarithms";
 
 /// What a comparison shows.
 pub(super) fn shown(c: &Comparison) -> String {
@@ -46,7 +47,13 @@ pub(super) fn headline(report: &Report, all: &Analysis) -> String {
     let total = all.rows.iter().find(|r| r.name == best.row).and_then(|r| r.total);
     let against = all.comparisons.iter().filter(|c| c.row == best.row);
     let against: Vec<String> = against
-        .map(|c| if is_claim(c) { format!("{} than {}", shown(c), c.baseline) } else { format!("no claim against {}", c.baseline) })
+        .map(|c| {
+            if is_claim(c) {
+                format!("{} than {}", shown(c), c.baseline)
+            } else {
+                format!("no claim against {}", c.baseline)
+            }
+        })
         .collect();
     let total = total.map_or(String::new(), |t| format!(" {} s to the first answer,", seconds(t.median)));
     format!("{}:{total} {}", best.row, against.join(", "))

@@ -14,7 +14,7 @@ use super::Failure;
 use super::output::Output;
 use crate::bench::local::Event;
 use crate::bench::result::{Outcome, Report, Run};
-use crate::bench::{Arm, Bench, Options, flat, report};
+use crate::bench::{Arm, Bench, Options, flat, page, report};
 
 /// Measure start-up from the pull to the first chat answer
 #[derive(Debug, Args)]
@@ -89,6 +89,9 @@ struct Show {
     /// File to write; - is stdout
     #[arg(long, short, default_value = "-", value_name = "FILE")]
     output: PathBuf,
+    /// Write each picture into this folder as an SVG file of its own
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -101,6 +104,8 @@ enum Format {
     Csv,
     /// The statistics
     Json,
+    /// One page for the browser, which needs nothing else
+    Html,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -128,10 +133,20 @@ fn show_again(show: &Show, report: &Report, out: &Output) -> Result<u8, Failure>
         Format::Jsonl => flat::jsonl(report),
         Format::Csv => flat::csv(report),
         Format::Json => serde_json::to_string_pretty(&report::Summary::of(report))? + "\n",
+        Format::Html => page::page(report),
     };
+    let failed = |path: &Path, e| Failure::new(1, format!("cannot write {}: {e}", path.display()));
+    if let Some(folder) = &show.svg {
+        std::fs::create_dir_all(folder).map_err(|e| failed(folder, e))?;
+        let files = page::files(report);
+        for (name, svg) in &files {
+            let path = folder.join(name);
+            whole(&path, |file| file.write_all(svg.as_bytes())).map_err(|e| failed(&path, e))?;
+        }
+        out.say(format_args!("{} pictures in {}", files.len(), folder.display()));
+    }
     if show.output != Path::new("-") {
-        let failed = |e| Failure::new(1, format!("cannot write {}: {e}", show.output.display()));
-        whole(&show.output, |file| file.write_all(text.as_bytes())).map_err(failed)?;
+        whole(&show.output, |file| file.write_all(text.as_bytes())).map_err(|e| failed(&show.output, e))?;
     } else if matches!(show.format, Format::Table) {
         // For a terminal: what it would obey is taken out.
         out.data(text.trim_end());

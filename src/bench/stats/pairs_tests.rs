@@ -85,7 +85,10 @@ fn holm_is_as_in_the_textbook() {
     // R 4.3: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm") is 0.03 0.06 0.06 0.02.
     let got = holm(&[Some(0.01), Some(0.04), None, Some(0.03), Some(0.005)]);
     let want = [Some(0.03), Some(0.06), None, Some(0.06), Some(0.02)];
-    assert!(got.iter().zip(want).all(|(g, w)| g.is_some() == w.is_some() && near(g.unwrap_or(0.0), w.unwrap_or(0.0))), "{got:?}");
+    assert!(
+        got.iter().zip(want).all(|(g, w)| g.is_some() == w.is_some() && near(g.unwrap_or(0.0), w.unwrap_or(0.0))),
+        "{got:?}"
+    );
     assert_eq!(holm(&[Some(0.9), Some(0.8)]), [Some(1.0), Some(1.0)]);
 }
 

@@ -56,7 +56,8 @@ mod tests {
             2 * less + same + 1
         };
         let ranks: Vec<usize> = magnitudes.iter().map(|m| rank(*m)).collect();
-        let sum = |signs: u32| ranks.iter().enumerate().filter(|(i, _)| signs >> i & 1 == 1).map(|(_, r)| r).sum::<usize>();
+        let sum =
+            |signs: u32| ranks.iter().enumerate().filter(|(i, _)| signs >> i & 1 == 1).map(|(_, r)| r).sum::<usize>();
         let seen: usize = differences.iter().zip(&ranks).filter(|(d, _)| **d > 0.0).map(|(_, r)| r).sum();
         let all = 1_u32 << ranks.len();
         let below = (0..all).filter(|s| sum(*s) <= seen).count();
