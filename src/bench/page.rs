@@ -63,8 +63,16 @@ pub fn page(report: &Report) -> String {
 fn body(report: &Report, summary: &Summary, pictures: &[Picture]) -> String {
     let mut out = String::new();
     let lead = format!("{} · {} rounds · {}", report.started, report.rounds, words::link(report));
-    let _ =
-        write!(out, "<header><p class=\"lead\">{}</p><h1>{}</h1></header>", escaped(&lead), escaped(&summary.headline));
+    let headline = words::headline(report, &summary.analysis);
+    let _ = write!(out, "<header><p class=\"lead\">{}</p><h1>{}</h1>", escaped(&lead), escaped(&headline.what));
+    if !headline.against.is_empty() {
+        out.push_str("<ul class=\"against\">");
+        for text in &headline.against {
+            let _ = write!(out, "<li>{}</li>", escaped(text));
+        }
+        out.push_str("</ul>");
+    }
+    out.push_str("</header>");
     if !report.complete {
         out.push_str(
             "<p class=\"card warn\" role=\"alert\">Partial: the benchmark did not get to its end; this is what was measured until \
@@ -79,12 +87,6 @@ fn body(report: &Report, summary: &Summary, pictures: &[Picture]) -> String {
             report.runs.len()
         );
     }
-    list(
-        &mut out,
-        "What is claimed",
-        &summary.claims,
-        "Nothing: no comparison excludes that the arms are equally fast.",
-    );
     let (falls, charts): (Vec<&Picture>, Vec<&Picture>) = pictures.iter().partition(|p| p.id.starts_with("waterfall"));
     for p in charts {
         let _ = write!(out, "<section class=\"card\"><h2>{}</h2>", escaped(&p.title));
@@ -97,6 +99,12 @@ fn body(report: &Report, summary: &Summary, pictures: &[Picture]) -> String {
     for sheet in sheets(&summary.analysis) {
         table(&mut out, &sheet);
     }
+    list(
+        &mut out,
+        "What is claimed",
+        &summary.claims,
+        "Nothing: no comparison excludes that the arms are equally fast.",
+    );
     list(&mut out, "How the comparisons are made", &summary.notes, "There is nothing to compare.");
     if !falls.is_empty() {
         out.push_str(

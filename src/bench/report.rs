@@ -55,7 +55,7 @@ impl Summary {
             schema: SUMMARY,
             started: report.started.clone(),
             complete: report.complete,
-            headline: words::headline(report, &analysis),
+            headline: words::headline(report, &analysis).sentence(),
             claims: words::claims(&analysis),
             notes: words::family(&analysis),
             analysis,
@@ -76,7 +76,7 @@ pub fn render(report: &Report) -> String {
         }
         let _ = writeln!(text, "{}", sheet.text());
     }
-    let _ = writeln!(text, "{}.", words::headline(report, &all));
+    let _ = writeln!(text, "{}.", words::headline(report, &all).sentence());
     dropped(report, &mut text);
     for note in words::family(&all) {
         let _ = writeln!(text, "comparisons: {note}");

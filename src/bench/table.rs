@@ -97,7 +97,7 @@ fn mb(s: Option<Spread>) -> String {
 
 fn comparisons(all: &Analysis) -> Option<Sheet> {
     let head =
-        ["arm", "against", "n", "ratio [95 %]", "difference s [min-max]", "p t", "Holm", "p rank", "Holm", "shown"];
+        ["arm", "against", "n", "shown", "ratio [95 %]", "difference s [min to max]", "p t", "Holm", "p rank", "Holm"];
     let mut sheet = Sheet::new("Comparisons", &head);
     sheet.texts = 2;
     for c in &all.comparisons {
@@ -107,13 +107,13 @@ fn comparisons(all: &Analysis) -> Option<Sheet> {
             c.row.clone(),
             c.baseline.clone(),
             c.n.to_string(),
+            shown(c),
             ratio_between(c.ratio, c.interval),
-            format!("{middle} [{least} {most}]"),
+            format!("{middle} [{least} to {most}]"),
             p(c.p),
             p(c.p_holm),
             p(c.p_rank),
             p(c.p_rank_holm),
-            shown(c),
         ]);
     }
     (!sheet.rows.is_empty()).then_some(sheet)

@@ -1,6 +1,6 @@
 //! What may be said in words: the headline, what each comparison shows, and what keeps it from showing more.
 
-use super::figures::{percent, seconds};
+use super::figures::{median, percent};
 use super::result::Report;
 use super::stats::pairs::{Comparison, FEWEST, Verdict};
 use super::stats::{Analysis, Row, ranks};
@@ -36,27 +36,41 @@ pub(super) fn claims(all: &Analysis) -> Vec<String> {
     all.comparisons.iter().filter(|c| is_claim(c)).map(claim).collect()
 }
 
-/// The one sentence that the figures allow: about the row that is fastest against the first baseline that anything is faster than.
-pub(super) fn headline(report: &Report, all: &Analysis) -> String {
+/// What the figures allow to say first.
+pub(super) struct Headline {
+    /// Which row, and its time; or why nothing can be said.
+    pub(super) what: String,
+    /// It against each baseline.
+    pub(super) against: Vec<String>,
+}
+
+impl Headline {
+    /// As one sentence, without its full stop.
+    pub(super) fn sentence(&self) -> String {
+        std::iter::once(&self.what).chain(&self.against).map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// About the row that is fastest against the first baseline that anything is faster than.
+pub(super) fn headline(report: &Report, all: &Analysis) -> Headline {
     let faster = |c: &&Comparison| c.verdict == Verdict::Faster && !all.baselines.contains(&c.row);
     let best = all.baselines.iter().find_map(|b| {
         let against = all.comparisons.iter().filter(|c| c.baseline == *b).filter(faster);
         against.min_by(|a, b| a.ratio.total_cmp(&b.ratio))
     });
-    let Some(best) = best else { return nothing(report, all) };
+    let Some(best) = best else { return Headline { what: nothing(report, all), against: Vec::new() } };
     let total = all.rows.iter().find(|r| r.name == best.row).and_then(|r| r.total);
-    let against = all.comparisons.iter().filter(|c| c.row == best.row);
-    let against: Vec<String> = against
-        .map(|c| {
-            if is_claim(c) {
-                format!("{} than {}", shown(c), c.baseline)
-            } else {
-                format!("no claim against {}", c.baseline)
-            }
-        })
-        .collect();
-    let total = total.map_or(String::new(), |t| format!(" {} s to the first answer,", seconds(t.median)));
-    format!("{}:{total} {}", best.row, against.join(", "))
+    let each = |c: &Comparison| {
+        if is_claim(c) {
+            format!("{} than {}", shown(c), c.baseline)
+        } else {
+            format!("no claim against {}", c.baseline)
+        }
+    };
+    Headline {
+        what: format!("{}: {} s to the first answer", best.row, median(total)),
+        against: all.comparisons.iter().filter(|c| c.row == best.row).map(each).collect(),
+    }
 }
 
 fn nothing(report: &Report, all: &Analysis) -> String {

@@ -60,7 +60,7 @@ pub(super) fn stacked(width: f64, bars: &[Bar], unit: Unit, label: &str) -> Draw
 
 fn draw(canvas: &mut Canvas, axis: &Axis, bar: &Bar, y: f64) {
     let sum = axis.unit.text(bar.sum());
-    let value = if bar.note.is_empty() { sum } else { format!("{sum} {}", bar.note) };
+    let value = if bar.note.is_empty() { sum } else { format!("{sum} · {}", bar.note) };
     canvas.text((canvas.width - 1.0, y + 14.0), Anchor::End, "value", &value);
     let room = (canvas.width - 7.2 * letters(&value) - 16.0) / 7.6;
     canvas.text((0.0, y + 14.0), Anchor::Start, "name", &short(&bar.name, room));
@@ -70,11 +70,9 @@ fn draw(canvas: &mut Canvas, axis: &Axis, bar: &Bar, y: f64) {
         let to = from.saturating_add(part.value);
         let (a, b) = (axis.at(real(from)), axis.at(real(to)));
         let text = axis.unit.text(part.value);
-        canvas.rect(
-            [a, top, b - a, THICK],
-            &format!("part {}", part.class),
-            &format!("{}: {}, {text}", bar.name, part.name),
-        );
+        // The gap between parts would swallow the thinnest.
+        let class = if b - a > 3.0 { format!("part {}", part.class) } else { part.class.to_owned() };
+        canvas.rect([a, top, (b - a).max(1.0), THICK], &class, &format!("{}: {}, {text}", bar.name, part.name));
         if b - a > 7.5 * letters(&text) {
             canvas.text((f64::midpoint(a, b), top + 14.5), Anchor::Middle, "inside", &text);
         }
