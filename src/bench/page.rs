@@ -31,7 +31,7 @@ pub fn files(report: &Report) -> Vec<(String, String)> {
 /// What a picture that stands alone says below.
 fn source(report: &Report) -> String {
     let partial = if report.complete { "" } else { " (partial)" };
-    format!("esgz bench {}{partial}, {} rounds, {}", report.started, report.rounds, words::link(report))
+    format!("esgz bench {}{partial}, {}, {}", report.started, words::rounds(report), words::link(report))
 }
 
 /// Makes the page.
@@ -62,7 +62,7 @@ pub fn page(report: &Report) -> String {
 /// Writing to a string cannot fail.
 fn body(report: &Report, summary: &Summary, pictures: &[Picture]) -> String {
     let mut out = String::new();
-    let lead = format!("{} · {} rounds · {}", report.started, report.rounds, words::link(report));
+    let lead = format!("{} · {} · {}", report.started, words::rounds(report), words::link(report));
     let headline = words::headline(report, &summary.analysis);
     let _ = write!(out, "<header><p class=\"lead\">{}</p><h1>{}</h1>", escaped(&lead), escaped(&headline.what));
     if !headline.against.is_empty() {
@@ -75,8 +75,8 @@ fn body(report: &Report, summary: &Summary, pictures: &[Picture]) -> String {
     out.push_str("</header>");
     if !report.complete {
         out.push_str(
-            "<p class=\"card warn\" role=\"alert\">Partial: the benchmark did not get to its end; this is what was measured until \
-             then.</p>",
+            "<p class=\"card warn\" role=\"alert\">Partial: the benchmark did not get to its end; this is what was measured \
+             until then.</p>",
         );
     }
     let dropped = report.runs.iter().filter(|r| r.counted().is_none()).count();
@@ -94,7 +94,7 @@ fn body(report: &Report, summary: &Summary, pictures: &[Picture]) -> String {
         out.push_str("</section>");
     }
     if !pictures.is_empty() && !pictures.iter().any(|p| p.id == "server") {
-        out.push_str("<p class=\"card note\">The runs tell no phases of the server's start: no log line of it was recognised.</p>");
+        out.push_str("<p class=\"card note\">The runs tell no phases of the server's start: no line of a log was recognised.</p>");
     }
     for sheet in sheets(&summary.analysis) {
         table(&mut out, &sheet);
@@ -108,8 +108,8 @@ fn body(report: &Report, summary: &Summary, pictures: &[Picture]) -> String {
     list(&mut out, "How the comparisons are made", &summary.notes, "There is nothing to compare.");
     if !falls.is_empty() {
         out.push_str(
-            "<section class=\"card\"><h2>The median run of each arm</h2><p class=\"note\">Each has its own time axis, from the start of \
-             the pull (from disk: of the pod); the curve is what had come over the link.</p>",
+            "<section class=\"card\"><h2>The median run of each arm</h2><p class=\"note\">Each has its own time axis, from the \
+             start of the pull (from disk: of the pod); the curve is what had come over the link.</p>",
         );
         for (i, p) in falls.iter().enumerate() {
             // A few are open: more than that is for who looks for one.
@@ -213,7 +213,10 @@ fn metrics(out: &mut String, report: &Report, summary: &Summary) {
     if rows.is_empty() {
         return;
     }
-    out.push_str("<section class=\"card\"><h2>The snapshotter's counters</h2><p class=\"note\">What they grew by in the median run.</p>");
+    out.push_str(
+        "<section class=\"card\"><h2>The snapshotter's counters</h2><p class=\"note\">What they grew by in the median \
+         run.</p>",
+    );
     for (row, m) in rows {
         let _ = write!(out, "<details><summary>{}</summary><dl>", escaped(&row.name));
         for (name, value) in &m.metrics {

@@ -1,9 +1,9 @@
 //! The page holds whatever a report holds, and nothing of it gets out of its element.
 
-use super::super::report::tests::{failed, report, run};
-use super::super::result::Run;
-use super::super::sample::{mark, sample};
 use super::*;
+use crate::bench::report::tests::{failed, report, run};
+use crate::bench::result::Run;
+use crate::bench::sample::{mark, sample};
 
 const NASTY: [&str; 4] = [
     "</script><script>alert(1)</script>",

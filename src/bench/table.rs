@@ -62,7 +62,7 @@ fn times(all: &Analysis) -> Sheet {
             median_range(row.total),
         ];
         cells.extend(all.baselines.iter().map(|b| match all.ratio(&row.name, b) {
-            Some((ratio, interval, _)) => ratio_between(ratio, interval),
+            Some((ratio, interval)) => ratio_between(ratio, interval),
             None if *b == row.name && row.valid > 0 => "1".into(),
             None => NONE.into(),
         }));

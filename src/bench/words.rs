@@ -141,3 +141,8 @@ pub(super) fn machine(report: &Report) -> String {
     let model = if m.cpu_model.is_empty() { "model unknown" } else { &m.cpu_model };
     format!("{} CPUs ({model}), {} MB of memory, kernel {}", m.cpus, m.memory_bytes / 1_000_000, m.kernel)
 }
+
+/// How many rounds were asked for.
+pub(super) fn rounds(report: &Report) -> String {
+    format!("{} {}", report.rounds, if report.rounds == 1 { "round" } else { "rounds" })
+}

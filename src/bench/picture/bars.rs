@@ -59,11 +59,15 @@ pub(super) fn stacked(width: f64, bars: &[Bar], unit: Unit, label: &str) -> Draw
 }
 
 fn draw(canvas: &mut Canvas, axis: &Axis, bar: &Bar, y: f64) {
+    // Bold letters are up to this wide, but for a few.
+    let room = |value: &str| (canvas.width - 7.4 * letters(value) - 12.0) / 8.8;
     let sum = axis.unit.text(bar.sum());
-    let value = if bar.note.is_empty() { sum } else { format!("{sum} · {}", bar.note) };
+    let noted = format!("{sum} · {}", bar.note);
+    // The name comes before the note; the table has it, too.
+    let value = if bar.note.is_empty() || room(&noted) < letters(&bar.name).min(40.0) { sum } else { noted };
+    let name = short(&bar.name, room(&value));
     canvas.text((canvas.width - 1.0, y + 14.0), Anchor::End, "value", &value);
-    let room = (canvas.width - 7.2 * letters(&value) - 16.0) / 7.6;
-    canvas.text((0.0, y + 14.0), Anchor::Start, "name", &short(&bar.name, room));
+    canvas.text((0.0, y + 14.0), Anchor::Start, "name", &name);
     let top = y + 20.0;
     let mut from = 0_u64;
     for part in bar.parts.iter().filter(|p| p.value > 0) {

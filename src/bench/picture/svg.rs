@@ -17,6 +17,9 @@ const LIGHT: &[(&str, &str)] = &[
 /// Letters of its own are nothing a picture can rely on: the usual ones of each system.
 const FONT: &str = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif";
 
+/// Around a picture that stands alone.
+const MARGIN: f64 = 20.0;
+
 /// Where a text hangs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Anchor {
@@ -111,7 +114,6 @@ impl Drawing {
         for (name, colour) in LIGHT {
             style = style.replace(name, colour);
         }
-        const MARGIN: f64 = 20.0;
         let (width, height) = (self.width + 2.0 * MARGIN, self.height + 86.0);
         let room = self.width / 6.6;
         format!(

@@ -14,7 +14,7 @@ fn within(angle: f64, df: usize) -> f64 {
     // The terms: cos^k times a product of (k-1)/k, from k = 1 (odd) or k = 0 (even).
     let mut term = if odd { cos } else { 1.0 };
     let mut sum = 0.0;
-    let mut k = if odd { 1 } else { 0 };
+    let mut k = usize::from(odd);
     while k + 2 <= df {
         sum += term;
         k += 2;
