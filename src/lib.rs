@@ -17,6 +17,7 @@ pub mod deflate;
 pub mod http;
 pub mod image;
 pub mod progress;
+pub mod html;
 pub mod python;
 pub mod tar;
 pub mod estargz;

@@ -16,15 +16,24 @@ pub mod arm;
 mod command;
 pub mod cri;
 pub mod evidence;
+mod figures;
+pub mod flat;
 pub mod link;
 pub mod local;
 mod marks;
 pub mod observe;
+pub mod page;
+mod picture;
 pub mod probe;
 pub mod report;
 pub mod result;
+#[cfg(test)]
+mod sample;
 pub mod stack;
 pub mod stats;
+mod table;
+mod timeline;
+mod words;
 
 pub use arm::Arm;
 pub use local::Bench;

@@ -2,13 +2,13 @@
 //! from one read back from JSON.
 
 use std::fmt::Write;
-use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
 
-use super::arm::ORIGINAL;
+use super::figures::seconds;
 use super::result::{Outcome, Report, SCHEMA};
-use super::stats::{self, Row, Spread};
+use super::stats::Analysis;
+use super::{table, words};
 
 /// Reads a report and checks that it is one.
 pub fn read(text: &str) -> Result<Report, super::Error> {
@@ -24,75 +24,65 @@ pub fn read(text: &str) -> Result<Report, super::Error> {
     Ok(report)
 }
 
-/// Table and words.
+/// Schema of [`Summary`].
+pub const SUMMARY: &str = "esgz.bench-summary/v1";
+
+/// The statistics of a report, for other programs.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// [`SUMMARY`].
+    pub schema: &'static str,
+    /// When the benchmark began, which names it.
+    pub started: String,
+    /// Whether it got to its end.
+    pub complete: bool,
+    /// The one sentence that the figures allow.
+    pub headline: String,
+    /// Every claim, a sentence each.
+    pub claims: Vec<String>,
+    /// The method, and what it cannot say here.
+    pub notes: Vec<String>,
+    /// Rows and comparisons.
+    #[serde(flatten)]
+    pub analysis: Analysis,
+}
+
+impl Summary {
+    /// Of a report.
+    pub fn of(report: &Report) -> Self {
+        let analysis = Analysis::of(report);
+        Self {
+            schema: SUMMARY,
+            started: report.started.clone(),
+            complete: report.complete,
+            headline: words::headline(report, &analysis).sentence(),
+            claims: words::claims(&analysis),
+            notes: words::family(&analysis),
+            analysis,
+        }
+    }
+}
+
+/// Tables and words.
 pub fn render(report: &Report) -> String {
-    let references = [format!("{ORIGINAL} cold"), format!("{ORIGINAL} warm")];
-    let rows = stats::rows(report, &references.each_ref().map(String::as_str));
+    let all = Analysis::of(report);
     let mut text = String::new();
     if !report.complete {
         text.push_str("PARTIAL: the benchmark did not get to its end; this is what was measured until then.\n");
     }
-    text.push_str(&table(&rows));
-    text.push('\n');
-    dropped(report, &mut text);
-    words(report, &mut text);
-    text
-}
-
-fn table(rows: &[Row]) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header([
-        "arm",
-        "n",
-        "pull s",
-        "create s",
-        "ready s",
-        "chat s",
-        "total s [min-max]",
-        "x cold",
-        "x warm",
-        "MB over link",
-        "requests",
-        "snapshotter CPU-s",
-        "lazy layers",
-        "valid",
-    ]);
-    for row in rows {
-        let median = |s: Option<Spread>| s.map_or("-".into(), |s| seconds(s.median));
-        let ratio = |i: usize| row.ratios.get(i).copied().flatten().map_or("-".into(), |(r, _)| format!("{r:.2}"));
-        let total =
-            row.total.map_or("-".into(), |s| format!("{} [{}-{}]", seconds(s.median), seconds(s.min), seconds(s.max)));
-        let cells = [
-            row.valid.to_string(),
-            median(row.pull),
-            median(row.create),
-            median(row.ready),
-            median(row.chat),
-            total,
-            ratio(0),
-            ratio(1),
-            row.bytes.map_or("-".into(), |s| megabytes(s.median)),
-            row.requests.map_or("-".into(), |s| s.median.to_string()),
-            median(row.snapshotter_cpu),
-            row.layers.map_or("-".into(), |(lazy, all)| format!("{lazy}/{all}")),
-            format!("{}/{}", row.valid, row.runs),
-        ];
-        let right = cells.into_iter().map(|c| Cell::new(c).set_alignment(CellAlignment::Right));
-        table.add_row(std::iter::once(Cell::new(&row.name)).chain(right));
+    for (i, sheet) in table::sheets(&all).iter().enumerate() {
+        if i > 0 {
+            let _ = writeln!(text, "{}:", sheet.title);
+        }
+        let _ = writeln!(text, "{}", sheet.text());
     }
-    table.to_string()
-}
-
-/// Two decimals below ten seconds, one above.
-fn seconds(ms: u64) -> String {
-    let s = Duration::from_millis(ms).as_secs_f64();
-    if ms < 9_995 { format!("{s:.2}") } else { format!("{s:.1}") }
-}
-
-fn megabytes(bytes: u64) -> String {
-    let tenths = (bytes + 50_000) / 100_000;
-    format!("{}.{}", tenths / 10, tenths % 10)
+    let _ = writeln!(text, "{}.", words::headline(report, &all).sentence());
+    dropped(report, &mut text);
+    for note in words::family(&all) {
+        let _ = writeln!(text, "comparisons: {note}");
+    }
+    setting(report, &mut text);
+    text
 }
 
 /// Runs that are not in the figures. Writing to a string cannot fail.
@@ -120,24 +110,13 @@ fn dropped(report: &Report, text: &mut String) {
     }
 }
 
-fn words(report: &Report, text: &mut String) {
-    let m = &report.machine;
+fn setting(report: &Report, text: &mut String) {
+    let _ = writeln!(text, "machine: {}; registry, link, snapshotter and workload share it", words::machine(report));
     let _ = writeln!(
         text,
-        "machine: {} CPUs ({}), {} MB of memory, kernel {}; registry, link, snapshotter and workload share it",
-        m.cpus,
-        if m.cpu_model.is_empty() { "model unknown" } else { &m.cpu_model },
-        m.memory_bytes / 1_000_000,
-        m.kernel
-    );
-    let bandwidth = match report.link.bandwidth_mb {
-        0 => "no limit of bandwidth".into(),
-        mb => format!("{mb} MB/s over all connections"),
-    };
-    let _ = writeln!(
-        text,
-        "link: {} ms per request, {bandwidth}, in front of {} for every arm (setting up a connection is not charged)",
-        report.link.latency_ms, report.link.upstream
+        "link: {}, in front of {} for every arm (setting up a connection is not charged)",
+        words::link(report),
+        report.link.upstream
     );
     let versions: Vec<_> = report.versions.iter().map(|(k, v)| format!("{k} {v}")).collect();
     if !versions.is_empty() {
@@ -155,8 +134,8 @@ fn words(report: &Report, text: &mut String) {
     );
     let _ = writeln!(
         text,
-        "n: runs that count, of {} asked for, rounds interleaved and rotated; figures are medians over them (medians of phases need \
-         not add up), x cold and x warm medians of per-round ratios to \"{ORIGINAL}\"; so few runs show sizes, not significance.",
+        "n: runs that count, of those made; {} rounds asked for, interleaved and rotated; figures are medians over the runs that \
+         count (medians of phases need not add up)",
         report.rounds
     );
     let _ = writeln!(text, "started {}", report.started);

@@ -1,20 +1,33 @@
-//! Numbers of several runs: medians and ranges of those that count, and differences paired by round.
+//! Numbers of several runs: what a row's valid runs say ([`Row`]), and how rows differ, paired by round ([`pairs`]).
 //!
-//! A median with its range is all that three runs allow; nothing here claims significance. Ratios are taken within a round,
-//! where both arms met the same machine, and their median is reported: a machine that drifts does not move it. Invalid and
-//! failed runs are counted and left out.
+//! Invalid and failed runs are counted and left out. A report may come from anywhere: sums stop at the largest number, they do not
+//! panic.
 
-use super::result::{Measured, Report, Run};
+use serde::Serialize;
+use serde_json::Value;
 
-/// Median, smallest and largest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use super::arm::ORIGINAL;
+use super::result::{ArmFacts, CpuUse, Measured, Predicted, Report, Run, Split, Start, Traffic};
+
+pub mod pairs;
+pub mod ranks;
+pub mod student;
+
+use pairs::Comparison;
+
+/// Where some values lie.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
+    /// How many.
+    pub n: usize,
     /// Middle value; the mean of the middle two for an even number, rounded down.
     pub median: u64,
     /// Smallest.
     pub min: u64,
     /// Largest.
     pub max: u64,
+    /// Standard deviation of the sample; absent for a single value.
+    pub sd: Option<f64>,
 }
 
 impl Spread {
@@ -24,20 +37,55 @@ impl Spread {
         all.sort_unstable();
         let (min, max) = (*all.first()?, *all.last()?);
         let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
-        Some(Self { median: low + (high - low) / 2, min, max })
+        // From the least value on, so that little is lost of small differences between large numbers.
+        let above: Vec<f64> = all.iter().map(|v| real(v - min)).collect();
+        let count = real(all.len() as u64);
+        let mean = above.iter().sum::<f64>() / count;
+        let square: f64 = above.iter().map(|v| (v - mean).powi(2)).sum();
+        let sd = (all.len() > 1).then(|| (square / (count - 1.0)).sqrt());
+        Some(Self { n: all.len(), median: low + (high - low) / 2, min, max, sd })
     }
 }
 
-/// One row of the table.
-#[derive(Debug, PartialEq)]
+/// The nearest `f64`.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are more than any of these figures is good for")]
+pub fn real(value: u64) -> f64 {
+    value as f64
+}
+
+/// What the read-ahead of an arm did, medians of what its runs tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Ahead {
+    /// Bytes that the profile names.
+    pub planned: Option<Spread>,
+    /// Bytes that were read ahead.
+    pub read: Option<Spread>,
+    /// Bytes that were there already: the workload was faster.
+    pub resident: Option<Spread>,
+    /// Bytes passed over.
+    pub skipped: Option<Spread>,
+    /// Milliseconds it took.
+    pub ms: Option<Spread>,
+    /// Bytes touched of those fetched ahead, in 1/1000.
+    pub precision: Option<Spread>,
+    /// Bytes there before the workload asked of those it touched, in 1/1000.
+    pub recall: Option<Spread>,
+}
+
+/// One row of the table. Times are in milliseconds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
     /// Its name.
     pub name: String,
-    /// Runs made, those measured to the end, and those that count.
+    /// The arm.
+    pub arm: String,
+    /// How its runs start.
+    pub start: Start,
+    /// Runs made.
     pub runs: usize,
-    /// Measured.
+    /// Runs measured to the end.
     pub measured: usize,
-    /// Valid.
+    /// Runs that count.
     pub valid: usize,
     /// Pull.
     pub pull: Option<Spread>,
@@ -49,40 +97,102 @@ pub struct Row {
     pub chat: Option<Spread>,
     /// Total.
     pub total: Option<Spread>,
+    /// Total without the chat: what a prediction is about.
+    pub until_ready: Option<Spread>,
     /// Bytes over the link.
     pub bytes: Option<Spread>,
     /// Requests over the link.
     pub requests: Option<Spread>,
-    /// CPU milliseconds of the lazy snapshotter.
-    pub snapshotter_cpu: Option<Spread>,
+    /// CPU time of the lazy snapshotter.
+    pub cpu_snapshotter: Option<Spread>,
+    /// CPU time of containerd.
+    pub cpu_containerd: Option<Spread>,
+    /// CPU time of the container's processes.
+    pub cpu_workload: Option<Spread>,
+    /// CPU time that the read-ahead says it used.
+    pub cpu_reader: Option<Spread>,
     /// Lazy layers and all layers; absent when the runs do not agree.
     pub layers: Option<(usize, usize)>,
-    /// Median of the per-round ratios of totals to each reference row, and how many rounds.
-    pub ratios: Vec<Option<(f64, usize)>>,
+    /// The read-ahead, where there was one.
+    pub ahead: Option<Ahead>,
+    /// The prediction, where there was one.
+    pub predicted: Option<Predicted>,
+    /// Index in the report of the run whose total is the median (the lower one of the middle two): what pictures show, since the
+    /// medians of phases do not add up.
+    pub typical: Option<usize>,
 }
 
-/// Rows in the order they first ran, each compared with the rows named in `references`.
-pub fn rows(report: &Report, references: &[&str]) -> Vec<Row> {
-    // The arms' order, not that of the first round, which a partial report may lack.
-    let mut names: Vec<&str> = Vec::new();
+/// A report's statistics.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Analysis {
+    /// Every row, in the order of the arms.
+    pub rows: Vec<Row>,
+    /// Rows that the others are compared with.
+    pub baselines: Vec<String>,
+    /// The comparisons, one family.
+    pub comparisons: Vec<Comparison>,
+}
+
+impl Analysis {
+    /// Of a report.
+    pub fn of(report: &Report) -> Self {
+        let rows = rows(report);
+        let baselines = baselines(report, &rows);
+        let names: Vec<&str> = rows.iter().map(|r| r.name.as_str()).collect();
+        let against: Vec<&str> = baselines.iter().map(String::as_str).collect();
+        let comparisons = pairs::compare(&report.runs, &names, &against);
+        Self { rows, baselines, comparisons }
+    }
+
+    /// Ratio and interval of a row to a baseline, whichever way the pair was compared.
+    pub fn ratio(&self, row: &str, baseline: &str) -> Option<(f64, Option<(f64, f64)>)> {
+        self.comparisons.iter().find_map(|c| {
+            if (c.row.as_str(), c.baseline.as_str()) == (row, baseline) {
+                Some((c.ratio, c.interval))
+            } else if (c.row.as_str(), c.baseline.as_str()) == (baseline, row) {
+                Some((1.0 / c.ratio, c.interval.map(|(low, high)| (1.0 / high, 1.0 / low))))
+            } else {
+                None
+            }
+        })
+    }
+}
+
+/// The original cold and warm, and the first arm that starts from an image on disk besides.
+fn baselines(report: &Report, rows: &[Row]) -> Vec<String> {
+    let disk = report.arms.iter().find(|a| a.options.iter().any(|o| o == "disk")).map(|a| a.name.as_str());
+    let is = |r: &&Row| r.arm == ORIGINAL;
+    let mut all: Vec<String> = rows.iter().filter(is).map(|r| r.name.clone()).collect();
+    all.extend(rows.iter().find(|r| disk == Some(r.arm.as_str()) && r.arm != ORIGINAL).map(|r| r.name.clone()));
+    all
+}
+
+/// Rows in the arms' order, not that of the first round, which a partial report may lack.
+fn rows(report: &Report) -> Vec<Row> {
+    let mut names: Vec<(&ArmFacts, &str)> = Vec::new();
     for arm in &report.arms {
         for run in report.runs.iter().filter(|r| r.arm == arm.name) {
-            if !names.contains(&run.row.as_str()) {
-                names.push(&run.row);
+            if names.iter().all(|(_, row)| *row != run.row) {
+                names.push((arm, &run.row));
             }
         }
     }
-    names.iter().map(|name| row(name, &report.runs, references)).collect()
+    names.into_iter().map(|(arm, name)| row(name, arm, &report.runs)).collect()
 }
 
-fn row(name: &str, runs: &[Run], references: &[&str]) -> Row {
+fn row(name: &str, arm: &ArmFacts, runs: &[Run]) -> Row {
     let mine: Vec<&Run> = runs.iter().filter(|r| r.row == name).collect();
     let valid: Vec<&Measured> = mine.iter().filter_map(|r| r.counted()).collect();
     let spread = |f: &dyn Fn(&Measured) -> Option<u64>| Spread::of(valid.iter().filter_map(|m| f(m)));
+    let cpu = |f: fn(&CpuUse) -> u64| spread(&|m| Some(cpu(&m.cpu, f)));
+    let told = |key: &str| spread(&|m| told(m, key));
     let mut layers: Vec<_> = valid.iter().map(|m| (m.lazy_layers, m.layers)).collect();
     layers.dedup();
+    let start = mine.first().map_or(Start::Cold, |r| r.start);
     Row {
         name: name.into(),
+        arm: arm.name.clone(),
+        start,
         runs: mine.len(),
         measured: mine.iter().filter(|r| r.measured().is_some()).count(),
         valid: valid.len(),
@@ -91,60 +201,69 @@ fn row(name: &str, runs: &[Run], references: &[&str]) -> Row {
         ready: spread(&|m| Some(m.phases.ready_ms)),
         chat: spread(&|m| Some(m.phases.chat_ms)),
         total: spread(&|m| Some(m.phases.total_ms)),
-        bytes: spread(&|m| Some(m.link.total().bytes)),
-        requests: spread(&|m| Some(m.link.total().requests)),
-        snapshotter_cpu: spread(&|m| Some(m.cpu.snapshotter_ms())),
+        until_ready: spread(&|m| Some(m.phases.total_ms.saturating_sub(m.phases.chat_ms))),
+        bytes: spread(&|m| Some(traffic(&m.link).bytes)),
+        requests: spread(&|m| Some(traffic(&m.link).requests)),
+        cpu_snapshotter: cpu(|c| c.snapshotter_ms),
+        cpu_containerd: cpu(|c| c.containerd_ms),
+        cpu_workload: cpu(|c| c.workload_ms),
+        cpu_reader: told("cpu_ms"),
         layers: if layers.len() == 1 { layers.pop() } else { None },
-        ratios: references.iter().map(|reference| ratio(name, reference, runs)).collect(),
+        ahead: valid.iter().any(|m| m.warm.is_some()).then(|| Ahead {
+            planned: told("bytes_planned"),
+            read: told("bytes_read"),
+            resident: told("bytes_resident"),
+            skipped: told("bytes_skipped"),
+            ms: told("ms"),
+            precision: spread(&|m| share(m, "precision")),
+            recall: spread(&|m| share(m, "recall")),
+        }),
+        // Predictions are about cold starts.
+        predicted: arm.predicted.filter(|_| start == Start::Cold),
+        typical: typical(name, runs),
     }
 }
 
-fn ratio(row: &str, reference: &str, runs: &[Run]) -> Option<(f64, usize)> {
-    let total = |row: &str, round| {
-        let run = runs.iter().find(|r| r.row == row && r.round == round)?;
-        u32::try_from(run.counted()?.phases.total_ms).ok().filter(|ms| *ms > 0).map(f64::from)
-    };
-    let last = runs.iter().map(|r| r.round).max()?;
-    let mut all: Vec<f64> = (1..=last).filter_map(|n| Some(total(row, n)? / total(reference, n)?)).collect();
-    all.sort_unstable_by(f64::total_cmp);
-    let (low, high) = (all.get(all.len().checked_sub(1)? / 2)?, all.get(all.len() / 2)?);
-    Some((f64::midpoint(*low, *high), all.len()))
+fn typical(name: &str, runs: &[Run]) -> Option<usize> {
+    let total = |r: &Run| r.counted().filter(|_| r.row == name).map(|m| m.phases.total_ms);
+    let mut all: Vec<(u64, usize)> = runs.iter().enumerate().filter_map(|(i, r)| Some((total(r)?, i))).collect();
+    all.sort_unstable();
+    all.get(all.len().checked_sub(1)? / 2).map(|(_, i)| *i)
+}
+
+/// All phases together.
+pub fn traffic(link: &Split<Traffic>) -> Traffic {
+    let all = [link.pull, link.start, link.chat];
+    let sum = |f: fn(&Traffic) -> u64| all.iter().map(f).fold(0, u64::saturating_add);
+    Traffic { requests: sum(|t| t.requests), bytes: sum(|t| t.bytes) }
+}
+
+/// One process's CPU time in all phases.
+pub fn cpu(cpu: &Split<CpuUse>, f: impl Fn(&CpuUse) -> u64) -> u64 {
+    [cpu.pull, cpu.start, cpu.chat].iter().map(f).fold(0, u64::saturating_add)
+}
+
+/// A whole number that the read-ahead tells; of a list of readers the sum.
+pub fn told(m: &Measured, key: &str) -> Option<u64> {
+    let values = each(m.warm.as_ref()?).into_iter().filter_map(|v| v.get(key)?.as_u64());
+    values.reduce(u64::saturating_add)
+}
+
+/// A share between 0 and 1 that a single read-ahead tells, in 1/1000.
+pub fn share(m: &Measured, key: &str) -> Option<u64> {
+    let [one] = each(m.warm.as_ref()?)[..] else { return None };
+    let share = one.get(key)?.as_f64().filter(|s| (0.0..=1.0).contains(s))?;
+    // Rounded and between 0 and 1000.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
+    Some((share * 1000.0).round() as u64)
+}
+
+/// A reader in the container tells of itself, one on the node of each image.
+fn each(warm: &Value) -> Vec<&Value> {
+    let list = warm.as_array().or_else(|| warm.get("images")?.as_array());
+    list.map_or_else(|| vec![warm], |list| list.iter().collect())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::report::tests::{failed, report, run};
-
-    #[test]
-    fn a_median_is_the_middle() {
-        assert_eq!(Spread::of([]), None);
-        assert_eq!(Spread::of([5]), Some(Spread { median: 5, min: 5, max: 5 }));
-        assert_eq!(Spread::of([9, 1, 5]), Some(Spread { median: 5, min: 1, max: 9 }));
-        assert_eq!(Spread::of([9, 1, 5, 6]), Some(Spread { median: 5, min: 1, max: 9 }));
-    }
-
-    #[test]
-    fn ratios_are_paired_by_round() {
-        // The machine is twice as slow in round 2; the ratio does not see it. Round 3 has no partner.
-        let runs = vec![
-            run("original cold", 1, 1000, &[]),
-            run("hot", 1, 500, &[]),
-            run("original cold", 2, 2000, &[]),
-            run("hot", 2, 1000, &[]),
-            run("original cold", 3, 900, &["no"]),
-            run("hot", 3, 10, &[]),
-        ];
-        let rows = rows(&report(runs), &["original cold", "gone"]);
-        assert_eq!(rows[1].name, "hot");
-        assert_eq!(rows[1].ratios, [Some((0.5, 2)), None]);
-        assert_eq!(rows[0].ratios, [Some((1.0, 2)), None]);
-    }
-
-    #[test]
-    fn invalid_and_failed_runs_are_counted_and_left_out() {
-        let rows = rows(&report(vec![run("hot", 1, 100, &[]), run("hot", 2, 1, &["no"]), failed("hot", 3)]), &[]);
-        assert_eq!((rows[0].runs, rows[0].measured, rows[0].valid), (3, 2, 1));
-        assert_eq!(rows[0].total, Some(Spread { median: 100, min: 100, max: 100 }));
-    }
-}
+#[path = "stats_tests.rs"]
+mod tests;

@@ -14,7 +14,7 @@ use super::Failure;
 use super::output::Output;
 use crate::bench::local::Event;
 use crate::bench::result::{Outcome, Report, Run};
-use crate::bench::{Arm, Bench, Options, report};
+use crate::bench::{Arm, Bench, Options, flat, page, report};
 
 /// Measure start-up from the pull to the first chat answer
 #[derive(Debug, Args)]
@@ -76,11 +76,36 @@ struct Local {
     args: Vec<String>,
 }
 
-/// Show a report again
+/// Show a report again: tables, one line a run for other programs, statistics, or a page
+///
+/// Everything is made anew from the raw data in FILE.
 #[derive(Debug, Args)]
 struct Show {
     /// A file that `bench local --json` wrote
     file: PathBuf,
+    /// How to show it
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+    /// File to write; - is stdout
+    #[arg(long, short, default_value = "-", value_name = "FILE")]
+    output: PathBuf,
+    /// Write each picture into this folder as an SVG file of its own
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// Tables and words
+    Table,
+    /// A flat JSON object a run
+    Jsonl,
+    /// A line a run
+    Csv,
+    /// The statistics
+    Json,
+    /// One page for the browser, which needs nothing else
+    Html,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -97,10 +122,38 @@ pub fn run(command: Command, out: &Output) -> Result<u8, Failure> {
         Sub::Report(show) => {
             let text = std::fs::read_to_string(&show.file)
                 .map_err(|e| Failure::new(1, format!("{}: {e}", show.file.display())))?;
-            out.data(report::render(&report::read(&text)?).trim_end());
-            Ok(0)
+            show_again(&show, &report::read(&text)?, out)
         }
     }
+}
+
+fn show_again(show: &Show, report: &Report, out: &Output) -> Result<u8, Failure> {
+    let text = match show.format {
+        Format::Table => report::render(report),
+        Format::Jsonl => flat::jsonl(report),
+        Format::Csv => flat::csv(report),
+        Format::Json => serde_json::to_string_pretty(&report::Summary::of(report))? + "\n",
+        Format::Html => page::page(report),
+    };
+    let failed = |path: &Path, e| Failure::new(1, format!("cannot write {}: {e}", path.display()));
+    if let Some(folder) = &show.svg {
+        std::fs::create_dir_all(folder).map_err(|e| failed(folder, e))?;
+        let files = page::files(report);
+        for (name, svg) in &files {
+            let path = folder.join(name);
+            whole(&path, |file| file.write_all(svg.as_bytes())).map_err(|e| failed(&path, e))?;
+        }
+        out.say(format_args!("{} pictures in {}", files.len(), folder.display()));
+    }
+    if show.output != Path::new("-") {
+        whole(&show.output, |file| file.write_all(text.as_bytes())).map_err(|e| failed(&show.output, e))?;
+    } else if matches!(show.format, Format::Table) {
+        // For a terminal: what it would obey is taken out.
+        out.data(text.trim_end());
+    } else {
+        out.bytes(text.as_bytes())?;
+    }
+    Ok(0)
 }
 
 fn local(args: Local, out: &Output) -> Result<u8, Failure> {
@@ -201,14 +254,23 @@ fn line(run: &Run) -> String {
     }
 }
 
-/// Whole or not at all: a reader never sees half a report.
 fn save(report: &Report, file: &Path) -> Result<(), std::io::Error> {
+    whole(file, |new| {
+        serde_json::to_writer_pretty(&mut *new, report)?;
+        new.write_all(b"\n")
+    })
+}
+
+/// Whole or not at all: a reader never sees half a file. What is no plain file, such as /dev/stdout, is not replaced by one.
+fn whole(file: &Path, write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>) -> std::io::Result<()> {
+    if std::fs::metadata(file).is_ok_and(|m| !m.is_file()) {
+        return write(&mut std::fs::OpenOptions::new().write(true).open(file)?);
+    }
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut new = tempfile::Builder::new()
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
         .tempfile_in(folder)?;
-    serde_json::to_writer_pretty(&mut new, report)?;
-    new.write_all(b"\n")?;
+    write(new.as_file_mut())?;
     new.persist(file)?;
     Ok(())
 }

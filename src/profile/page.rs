@@ -3,13 +3,11 @@
 //! Paths and everything else in a profile are not to be trusted: they go into the page as JSON in which no character can end the
 //! element, the script writes them as text only, and a content security policy lets no other script run.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::summary::{Layers, Summary};
 use super::{File, Profile};
-use crate::digest::Digest;
+use crate::html::{escaped, fill, inert, script_hash};
 
 const HTML: &str = include_str!("page/page.html");
 const STYLE: &str = include_str!("page/page.css");
@@ -64,63 +62,20 @@ pub fn page(profile: &Profile, summary: &Summary, layers: Option<&Layers>) -> St
     // Strings, numbers and lists: nothing that JSON cannot hold.
     let data = inert(&serde_json::to_string(&data).unwrap_or_default());
     let title = profile.header.image.clone().unwrap_or_else(|| profile.header.command.join(" "));
-    let hash = format!("sha256-{}", STANDARD.encode(Digest::of(SCRIPT.as_bytes()).bytes()));
     // The data last: it may hold a text that looks like one of the places.
-    let fill = [
-        ("@HASH@", hash.as_str()),
-        ("@TITLE@", &escaped(&title)),
-        ("@STYLE@", STYLE),
-        ("@SCRIPT@", SCRIPT),
-        ("@DATA@", &data),
+    let places = [
+        ("@HASH@", script_hash(SCRIPT)),
+        ("@TITLE@", escaped(&title)),
+        ("@STYLE@", STYLE.into()),
+        ("@SCRIPT@", SCRIPT.into()),
+        ("@DATA@", data),
     ];
-    let mut rest = HTML;
-    let mut out = String::with_capacity(data.len() + SCRIPT.len() + STYLE.len() + HTML.len());
-    for (place, text) in fill {
-        let (before, after) = rest.split_once(place).unwrap_or((rest, ""));
-        out.push_str(before);
-        out.push_str(text);
-        rest = after;
-    }
-    out.push_str(rest);
-    out
+    fill(HTML, &places.each_ref().map(|(place, text)| (*place, text.as_str())))
 }
 
 fn row<'a>(f: &'a File, layers: Option<&Layers>) -> Row<'a> {
     let layer = layers.and_then(|l| l.find(f));
     (&f.path, f.size, f.touched_bytes(), f.first_touch_ms, f.ranges.len(), f.origin.name(), layer)
-}
-
-/// JSON in which nothing can end the element that holds it.
-fn inert(json: &str) -> String {
-    replaced(json, |c| match c {
-        '<' => Some("\\u003c"),
-        '>' => Some("\\u003e"),
-        '&' => Some("\\u0026"),
-        '\u{2028}' => Some("\\u2028"),
-        '\u{2029}' => Some("\\u2029"),
-        _ => None,
-    })
-}
-
-/// Text for an element.
-fn escaped(text: &str) -> String {
-    replaced(text, |c| match c {
-        '<' => Some("&lt;"),
-        '>' => Some("&gt;"),
-        '&' => Some("&amp;"),
-        _ => None,
-    })
-}
-
-fn replaced(text: &str, by: impl Fn(char) -> Option<&'static str>) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match by(c) {
-            Some(other) => out.push_str(other),
-            None => out.push(c),
-        }
-    }
-    out
 }
 
 /// Bytes touched over time, thinned to what can be seen; the last point is the total.

@@ -211,6 +211,29 @@ fn rounds_are_measured_and_shown_again_the_same() {
     assert_eq!(s.calls().lines().last(), Some("down --keep-registry"));
     let again = Command::cargo_bin("esgz").unwrap().args(["bench", "report", &s.path("json")]).assert().success();
     assert_eq!(String::from_utf8(again.get_output().stdout.clone()).unwrap(), out);
+    let report = |args: &[&str]| {
+        let done = Command::cargo_bin("esgz")
+            .unwrap()
+            .args(["bench", "report", &s.path("json")])
+            .args(args)
+            .assert()
+            .success();
+        String::from_utf8(done.get_output().stdout.clone()).unwrap()
+    };
+    let csv = report(&["--format", "csv"]);
+    assert_eq!((csv.lines().count(), csv.starts_with("run_id,")), (5, true));
+    let lines: Vec<Value> = report(&["--format", "jsonl"]).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.iter().map(|l| l["row"].as_str().unwrap()).collect::<Vec<_>>(), ["a", "b", "b", "a"]);
+    let summary: Value = serde_json::from_str(&report(&["--format", "json"])).unwrap();
+    assert_eq!(
+        (summary["schema"].as_str(), summary["rows"][1]["name"].as_str()),
+        (Some("esgz.bench-summary/v1"), Some("b"))
+    );
+    assert_eq!(report(&["--format", "html", "-o", &s.path("page"), "--svg", &s.path("svg")]), "");
+    let page = fs::read_to_string(s.path("page")).unwrap();
+    assert!(page.starts_with("<!DOCTYPE html>"));
+    // The page cache of this machine decides whether the runs count, and so whether there is something to draw.
+    assert_eq!(fs::read_dir(s.path("svg")).unwrap().count(), page.matches("data-picture=").count());
 }
 
 #[test]
@@ -280,5 +303,6 @@ fn wrong_arguments_are_usage_errors() {
     let twice = ["local", "--stack", "x", "--arm", "a=localhost/m", "--arm", "a=localhost/n"];
     esgz(&twice).code(2).stderr(predicate::str::contains("two arms are called \"a\""));
     esgz(&["local", "--stack", "exit 9;", "--arm", "a=localhost/m"]).code(1).stderr(predicate::str::contains("failed"));
+    esgz(&["report", "x", "--format", "pdf"]).code(2);
     esgz(&["report", "/no/such"]).code(1).stderr(predicate::str::contains("/no/such"));
 }
