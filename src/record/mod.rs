@@ -32,6 +32,7 @@ mod probe;
 mod redact;
 mod residency;
 mod run;
+pub(crate) mod sandbox;
 mod seccomp;
 mod session;
 mod sightings;
