@@ -27,5 +27,6 @@ pub mod k8s;
 pub mod plan;
 pub mod convert;
 pub mod verify;
+pub mod bytecode;
 pub mod bench;
 pub mod cli;

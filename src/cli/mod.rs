@@ -13,6 +13,7 @@ use crate::progress::chain;
 use crate::store;
 
 pub mod bench;
+mod bytecode;
 mod convert;
 mod inspect;
 pub mod output;
@@ -38,6 +39,7 @@ enum Command {
     Verify(verify::Args),
     Inspect(inspect::Args),
     Profile(profile::Args),
+    Bytecode(bytecode::Args),
     Bench(bench::Command),
 }
 
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args, &out),
         Command::Inspect(args) => inspect::run(&args, &out),
         Command::Profile(args) => profile::run(args, &out),
+        Command::Bytecode(args) => bytecode::run(&args, &out),
         Command::Bench(command) => bench::run(command, &out),
     };
     match result {

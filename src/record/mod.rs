@@ -53,6 +53,7 @@ pub use conditions::Until;
 pub use control::stop;
 pub use engine::Which;
 pub use run::{Run, run};
+pub(crate) use session::architecture;
 
 /// Facts about this machine, as a profile's header has them: kernel, processors, memory, GPUs and their driver.
 pub fn machine() -> BTreeMap<String, String> {

@@ -140,19 +140,24 @@ fn wait_and_exit(child: libc::pid_t) -> ! {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
+    /// A program and its shared libraries.
+    pub(crate) fn with_libraries(program: &str) -> Vec<String> {
+        let listed = Command::new("ldd").arg(program).output().expect("ldd").stdout;
+        let listed = String::from_utf8(listed).expect("text");
+        listed.split_whitespace().filter(|w| w.starts_with('/')).chain([program]).map(Into::into).collect()
+    }
+
     /// A root with some programs of this machine and their libraries.
-    fn root(programs: &[&str]) -> tempfile::TempDir {
+    pub(crate) fn root(programs: &[&str]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().expect("a folder");
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("mode");
         for program in programs {
-            let listed = Command::new("ldd").arg(program).output().expect("ldd").stdout;
-            let listed = String::from_utf8(listed).expect("text");
-            for path in listed.split_whitespace().filter(|w| w.starts_with('/')).chain([*program]) {
+            for path in with_libraries(program) {
                 let inside = dir.path().join(&path[1..]);
                 fs::create_dir_all(inside.parent().expect("a folder")).expect("folder");
                 fs::copy(path, inside).expect("copied");
