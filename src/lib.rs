@@ -29,5 +29,6 @@ pub mod plan;
 pub mod convert;
 pub mod verify;
 pub mod warm;
+pub mod bytecode;
 pub mod bench;
 pub mod cli;

@@ -13,6 +13,7 @@ use crate::progress::chain;
 use crate::store;
 
 pub mod bench;
+mod bytecode;
 mod convert;
 mod inspect;
 pub mod output;
@@ -41,6 +42,7 @@ enum Command {
     Profile(profile::Args),
     // Boxed for its size.
     Warm(Box<warm::Args>),
+    Bytecode(bytecode::Args),
     Bench(bench::Command),
 }
 
@@ -85,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args, &out),
         Command::Profile(args) => profile::run(args, &out),
         Command::Warm(args) => warm::run(*args, &out),
+        Command::Bytecode(args) => bytecode::run(&args, &out),
         Command::Bench(command) => bench::run(command, &out),
     };
     match result {

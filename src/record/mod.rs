@@ -32,6 +32,7 @@ mod probe;
 mod redact;
 mod residency;
 mod run;
+pub(crate) mod sandbox;
 mod seccomp;
 mod session;
 mod sightings;
@@ -52,6 +53,7 @@ pub use conditions::Until;
 pub use control::stop;
 pub use engine::Which;
 pub use run::{Run, run};
+pub(crate) use session::architecture;
 
 /// Facts about this machine, as a profile's header has them: kernel, processors, memory, GPUs and their driver.
 pub fn machine() -> BTreeMap<String, String> {

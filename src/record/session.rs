@@ -221,7 +221,7 @@ pub(super) fn needs_streams(options: &Options) -> bool {
 }
 
 /// The architecture by its OCI name.
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
