@@ -336,6 +336,7 @@ mod tests {
         let dst = Memory::default();
         let options = convert::Options {
             layout: Layout::Plain,
+            rule: crate::plan::Rule::default(),
             hot_layer: HotLayer::Copy,
             hot_codec: convert::HotCodec::Zstd,
             startup: None,
