@@ -16,12 +16,12 @@ use super::{Layout, Rule};
 pub const MARGIN_US: u64 = 250_000;
 /// By how much a file's costs must differ for it to leave its usual place, as a ratio: the model is good to about 15 %.
 const CLEARLY: (u64, u64) = (5, 4);
-/// Milliseconds that the creation of a container may be kept waiting: the stock snapshotter then starts it all the same, against a
-/// cold cache (`prefetch_timeout_sec`).
+/// Milliseconds that the creation of a container may be kept waiting: the stock snapshotter then starts it all the same,
+/// against a cold cache (`prefetch_timeout_sec`).
 const CREATE_MS: u64 = 10_000;
 /// Chunk sizes that are tried, the usual one first.
 const CHUNK_SIZES: [u64; 3] = [4 << 20, 2 << 20, 1 << 20];
-/// Another chunk size has to win by a twentieth: 1 MiB was predicted to be 1.4 s faster in docs/bench-vllm.md and was not.
+/// Another chunk size has to win by a twentieth: 1 MiB was predicted to be 1.5 s faster in docs/bench-vllm.md and was not.
 const CHUNK_HANDICAP: u64 = 20;
 
 /// What is settled before the choice.
@@ -94,8 +94,8 @@ impl Candidate {
     }
 }
 
-/// Chooses. `startup`: the image will hold the bytecode that its start would write. The choice depends on profile, model and what is
-/// pinned alone, and so is the same for every image that the profile fits.
+/// Chooses. `startup`: the image will hold the bytecode that its start would write. The choice depends on profile, model and
+/// what is pinned alone, and so is the same for every image that the profile fits.
 pub fn choose(workload: &Workload, model: &Model, pinned: &Pinned, reader: Reader, startup: bool) -> Choice {
     let mut all = candidates(workload, model, pinned, reader, startup);
     // The usual comes first; what is not clearly better does not displace it.

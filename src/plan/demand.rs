@@ -1,6 +1,6 @@
-//! What serving a file lazily asks of link and snapshotter: chunks, regions and bytes, counted from the touched spans and the chunks
-//! that the file is cut into. Where a file stands in its blob and how well each chunk compresses is not known before the layers
-//! are read, so every file begins at a region and compresses as the average does.
+//! What serving a file lazily asks of link and snapshotter: chunks, regions and bytes, counted from the touched spans and the
+//! chunks that the file is cut into. Where a file stands in its blob and how well each chunk compresses is not known before the
+//! layers are read, so every file begins at a region and compresses as the average does.
 
 use std::ops::Range;
 
@@ -127,8 +127,8 @@ impl Cutting {
         })
     }
 
-    /// What a start asks of one file. `exact`: only the touched spans are read, as the read-ahead does; otherwise the kernel reads
-    /// on behind them. Takes time by the number of spans, whatever a profile claims of sizes.
+    /// What a start asks of one file. `exact`: only the touched spans are read, as the read-ahead does; otherwise the kernel
+    /// reads on behind them. Takes time by the number of spans, whatever a profile claims of sizes.
     pub(super) fn demand(&self, file: &Touched, exact: bool) -> Demand {
         let reach = if exact { 0 } else { READ_AHEAD };
         let spans = file.spans.iter().map(|(span, _)| span);
@@ -181,7 +181,8 @@ struct Walk {
 }
 
 impl Walk {
-    /// Goes on to `end` in chunks of `unit`, compressed to `percent` (100: stored), and fetches those that the touched ranges lie in.
+    /// Goes on to `end` in chunks of `unit`, compressed to `percent` (100: stored), and fetches those that the touched ranges
+    /// lie in.
     fn segment(&mut self, end: u64, unit: u64, percent: u64, touched: impl IntoIterator<Item = Range<u64>>) {
         let (start, unit) = (self.at, unit.max(1));
         let length = end.saturating_sub(start);

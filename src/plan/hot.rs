@@ -32,8 +32,8 @@ impl Rule {
         self.also.is_empty() && self.not.is_empty()
     }
 
-    /// Whether a touched file goes into the hot layer. `size`: that of the file in the image; what was planned for a file of another size
-    /// means nothing.
+    /// Whether a touched file goes into the hot layer. `size`: that of the file in the image; what was planned for a file of
+    /// another size means nothing.
     pub fn takes(&self, file: &File, size: u64) -> bool {
         self.takes_any(&file.path, size, file.touched_bytes())
     }

@@ -1,8 +1,8 @@
 //! How long pull, creation and start take, and of what that is made up.
 //!
-//! A start on a lazy root is the workload's own time and what it waits for: round trips and bytes of reads on demand, small files'
-//! way through FUSE, a share of the daemons' CPU time. With a read-ahead it waits where it comes to a span before the reader does.
-//! What cannot be known is in `docs/plan.md`.
+//! A start on a lazy root is the workload's own time and what it waits for: round trips and bytes of reads on demand, small
+//! files' way through FUSE, a share of the daemons' CPU time. With a read-ahead it waits where it comes to a span before the
+//! reader does. What cannot be known is in `docs/plan.md`.
 
 use std::fmt;
 
@@ -118,7 +118,8 @@ const PREFETCH: u64 = 32 << 20;
 const PREFETCH_CORES: u64 = 2;
 /// Requests of a pull before its layers, and more for each.
 const PULL_REQUESTS: u64 = 7;
-/// Threads that keep the node's CPUs busy while a layer is unpacked and the read-ahead runs: reader, snapshotter, registry or TLS.
+/// Threads that keep the node's CPUs busy while a layer is unpacked and the read-ahead runs: reader, snapshotter, registry or
+/// TLS.
 const READER_THREADS: u64 = 3;
 
 /// Predicts an arm.
