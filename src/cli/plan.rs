@@ -26,7 +26,8 @@ const SHOWN: usize = 10;
 pub(super) struct Args {
     /// Image that would be converted
     src: Reference,
-    /// Profile of its start; may be given several times, the runs are merged. from-image[:NAME] takes the one beside SRC
+    /// Profile of its start; may be given several times, the runs are merged. from-image takes the one beside SRC; where
+    /// there are several, from-image:NAME
     #[arg(long = "profile", value_name = "FILE", required = true, value_parser = profiled::profiled)]
     profiles: Vec<Profiled>,
     /// Platform to pick from an index

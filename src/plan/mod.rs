@@ -1,6 +1,6 @@
 //! From profiles and the entries of an image's layers to a plan: which entries stand in front of the landmark, which go
 //! into the hot layer. A plan is plain data; `convert` only carries it out. What is best of it is chosen by prediction: a
-//! [`Model`] of node and link, a [`Workload`] from the profile, [`predict`] and [`choose`]. Method and errors: `docs/plan.md`.
+//! [`Model`] of node and link, a [`Workload`] from the profile, [`predict()`] and [`choose()`]. Method and errors: `docs/plan.md`.
 
 mod arm;
 mod choose;
