@@ -8,7 +8,7 @@ use esgz::deflate::Gunzip;
 use esgz::estargz::gzip::{Encoder, Level};
 use esgz::estargz::{Layer, footer, toc};
 use esgz::image::{Config, Descriptor, Image, Manifest};
-use esgz::plan::{Chunking, HotLayer, Layout, hot_paths, plan};
+use esgz::plan::{Chunking, HotLayer, Layout, Model, Pinned, Reader, Rule, Workload, choose, hot_paths, plan};
 use esgz::profile::combine::{Mode, combine};
 use esgz::profile::diff::diff;
 use esgz::profile::page::page;
@@ -185,11 +185,16 @@ pub fn profile(bytes: &[u8]) {
         assert!(file.touched_bytes() <= file.size, "{:?}: more is touched than there is", file.path);
     }
     for profile in [&profile, &twice] {
-        let _ = hot_paths(profile);
-        let _ = plan(Layout::HotLandmark, HotLayer::Copy, &[], Some(profile));
+        let _ = hot_paths(profile, &Rule::default());
+        let _ = plan(Layout::HotLandmark, HotLayer::Copy, &Rule::default(), &[], Some(profile));
         assert!(
-            Chunking::fitted(profile, 1 << 20).fitted_files() <= profile.files.iter().map(|f| 1 + f.links.len()).sum()
+            Chunking::fitted(profile, 1 << 20, &Rule::default()).fitted_files()
+                <= profile.files.iter().map(|f| 1 + f.links.len()).sum()
         );
+        let model = Model::preset("rig").expect("built in");
+        for reader in [Reader::None, Reader::Node] {
+            choose(&Workload::of(profile, 0), &model, &Pinned::default(), reader, true);
+        }
         shown(profile);
     }
     let all = combine(&[profile.clone(), twice], Mode::Quantile(0.6)).expect("one platform").profile;

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::Failure;
+use super::modelled::Modelled;
 use super::output::Output;
 use super::platform::{Platforms, platforms};
 use super::profiled::{self, Profiled};
@@ -15,7 +16,8 @@ use crate::convert::startup::Classes;
 use crate::convert::{self, Converted, HotCodec, LayerError, Options, Report};
 use crate::estargz::{CHUNK_SIZE, Format, Level};
 use crate::image::Reference;
-use crate::plan::{HotLayer, Layout};
+use crate::plan::{self, HotLayer, Layout, Pinned, Reader, Rule, Workload};
+use crate::profile::Profile;
 use crate::store;
 
 /// Largest chunk offered: the snapshotter decompresses and holds a whole chunk for every read that misses.
@@ -37,7 +39,8 @@ pub(super) struct Args {
     #[arg(long = "profile", value_name = "FILE", value_parser = profiled::profiled)]
     profiles: Vec<Profiled>,
     /// plain, landmark (profiled files in front of the landmark), hot (copies of small and densely read files in a topmost
-    /// ordinary layer), hot+landmark (both: the other profiled files in front), or auto: hot with a profile, plain without
+    /// ordinary layer), hot+landmark (both: the other profiled files in front), or auto: with a profile what is predicted to start
+    /// fastest (see `esgz plan`), plain without
     #[arg(long, value_name = "LAYOUT", default_value = "auto", value_parser = layout)]
     layout: Choice,
     /// The files of the hot layer: copied, so that the layers below are shared with other images, or moved out of them, which
@@ -87,12 +90,14 @@ pub(super) struct Args {
     /// [default: fitted with layout hot, uniform otherwise]
     #[arg(long, value_name = "HOW")]
     chunks: Option<Chunks>,
-    /// Compression level of the hot chunks of fitted files: 0 (stored, least CPU on the node, most bytes) to 12
-    #[arg(long, value_name = "LEVEL", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=12))]
-    hot_level: u8,
-    /// Bytes of a chunk, where chunks are uniform or nothing was read
-    #[arg(long, value_name = "BYTES", default_value_t = CHUNK_SIZE, value_parser = clap::value_parser!(u64).range(4096..=MAX_CHUNK_SIZE))]
-    chunk_size: u64,
+    /// Compression level of the hot chunks of fitted files: 0 (stored, least CPU on the node, most bytes) to 12 [default: 1; with
+    /// layout auto 0 where that is predicted to be faster]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=12))]
+    hot_level: Option<u8>,
+    /// Bytes of a chunk, where chunks are uniform or nothing was read [default: 4 MiB; with layout auto less where that is
+    /// predicted to be faster]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(4096..=MAX_CHUNK_SIZE))]
+    chunk_size: Option<u64>,
     /// Let small files share a member until their compressed payloads have so many bytes: a smaller image, while whoever reads
     /// one of them decompresses its neighbours too. Needs stargz-snapshotter 0.13 or newer on every node. 0: a member for each
     #[arg(long, value_name = "BYTES", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=MAX_CHUNK_SIZE))]
@@ -115,6 +120,8 @@ pub(super) struct Args {
     /// Print a JSON report instead of the digest
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    model: Modelled,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -183,12 +190,22 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
     for lost in profiles.iter().map(|p| p.header.lost_events).filter(|&n| n > 0) {
         out.say(format_args!("warning: the profile is incomplete: its recorder lost {lost} events"));
     }
-    let layout = match args.layout {
-        Choice::Fixed(l) => l,
-        Choice::Auto if profile.is_some() => Layout::Hot,
-        Choice::Auto => Layout::Plain,
+    let planned = match args.layout {
+        // One choice for one profile; images of several platforms get the usual layout.
+        Choice::Auto if profiles.len() == 1 => Some(planned(args, &profiles[0], out)?),
+        _ if args.model.is_given() => {
+            return Err(Failure::new(2, "a model or link is given, but nothing is predicted")
+                .hint("it is with --layout auto and one --profile"));
+        }
+        _ => None,
     };
-    if !layout.needs_profile() && profile.is_some() {
+    let layout = match (args.layout, &planned) {
+        (Choice::Fixed(l), _) => l,
+        (Choice::Auto, Some(planned)) => planned.layout,
+        (Choice::Auto, None) if profile.is_some() => Layout::Hot,
+        (Choice::Auto, None) => Layout::Plain,
+    };
+    if !layout.needs_profile() && profile.is_some() && planned.is_none() {
         return Err(
             Failure::new(2, "--layout plain uses no profile").hint("leave --profile out, or choose landmark or hot")
         );
@@ -225,13 +242,17 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         Effort::Auto => (Level::DEFAULT, true),
         Effort::Fixed(level) => (level, false),
     };
-    let hot_level = Level::new(args.hot_level).unwrap_or(Level::STORED);
+    let stored = planned.as_ref().is_some_and(|p| p.cutting.stored);
+    let usual_level = if stored { Level::STORED } else { Level::FAST };
+    let hot_level = args.hot_level.map_or(usual_level, |level| Level::new(level).unwrap_or(Level::STORED));
+    let chunk_size = args.chunk_size.unwrap_or(planned.as_ref().map_or(CHUNK_SIZE, |p| p.cutting.chunk_size));
     if args.output_format == Format::ZstdChunked && (level == Level::STORED || hot_level == Level::STORED) {
         return Err(Failure::new(2, "level 0: zstd:chunked has no level that stores").hint("choose a level from 1"));
     }
     let options = Options {
         layout,
         format: args.output_format,
+        rule: planned.map_or_else(Rule::default, |p| p.rule),
         hot_layer: if args.hot_layer == Some(HotFiles::Move) { HotLayer::Move } else { HotLayer::Copy },
         hot_codec: if args.hot_codec == HotFormat::Gzip { HotCodec::Gzip } else { HotCodec::Zstd },
         startup: args.startup_layer.clone(),
@@ -239,7 +260,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         embed: args.embed_warm.clone(),
         fitted: chunks == Chunks::Fitted,
         hot_level,
-        chunk_size: args.chunk_size,
+        chunk_size,
         min_chunk_size: args.min_chunk_size,
         level,
         adaptive,
@@ -281,6 +302,27 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         out.data(digest);
     }
     Ok(0)
+}
+
+/// What is predicted to be best of what the flags leave open.
+fn planned(args: &Args, profile: &Profile, out: &Output) -> Result<plan::Choice, Failure> {
+    let model = args.model.read()?;
+    let pinned = Pinned {
+        layout: None,
+        needs_hot: args.startup_layer.is_some() || args.hot_layer.is_some(),
+        chunk_size: args.chunk_size,
+        fitted: args.chunks.map(|chunks| chunks == Chunks::Fitted),
+        stored: args.hot_level.map(|level| level == 0),
+        zstd: args.output_format == Format::ZstdChunked,
+    };
+    // Nobody reads ahead unless something says so.
+    let choice = plan::choose(&Workload::of(profile, 0), &model, &pinned, Reader::None, args.startup_layer.is_some());
+    let ms = choice.predicted.millis();
+    out.say(format_args!(
+        "layout {}: predicted pull {} ms, create {} ms, ready {} ms; `esgz plan` says why",
+        choice.layout, ms.pull_ms, ms.create_ms, ms.ready_ms
+    ));
+    Ok(choice)
 }
 
 /// Says what became of an image.

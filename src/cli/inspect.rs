@@ -224,7 +224,12 @@ fn shown(key: &str, text: &str) -> String {
             Ok(list) => {
                 let bytes: u64 = list.files.iter().map(File::touched_bytes).fold(0, u64::saturating_add);
                 let ranges: usize = list.files.iter().map(|f| f.ranges.len()).sum();
-                format!("{} of {} lazy files in {ranges} ranges, packed {} bytes", megabytes(bytes), list.files.len(), text.len())
+                format!(
+                    "{} of {} lazy files in {ranges} ranges, packed {} bytes",
+                    megabytes(bytes),
+                    list.files.len(),
+                    text.len()
+                )
             }
             Err(e) => format!("not usable: {e}"),
         },
@@ -388,6 +393,7 @@ mod tests {
         let dst = Memory::default();
         let options = convert::Options {
             layout: Layout::Plain,
+            rule: crate::plan::Rule::default(),
             hot_layer: HotLayer::Copy,
             hot_codec: convert::HotCodec::Zstd,
             startup: None,

@@ -16,7 +16,9 @@ pub mod bench;
 mod bytecode;
 mod convert;
 mod inspect;
+mod modelled;
 pub mod output;
+mod plan;
 mod platform;
 mod profile;
 mod profiled;
@@ -37,6 +39,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Convert(convert::Args),
+    Plan(plan::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Profile(profile::Args),
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
     let out = output::Output::new(cli.quiet);
     let result: Result<u8, Failure> = match cli.command {
         Command::Convert(args) => convert::run(&args, &out),
+        Command::Plan(args) => plan::run(&args, &out),
         Command::Verify(args) => verify::run(&args, &out),
         Command::Inspect(args) => inspect::run(&args, &out),
         Command::Profile(args) => profile::run(args, &out),

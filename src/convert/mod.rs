@@ -33,7 +33,7 @@ use crate::digest::Digest;
 use crate::estargz::{Format, Level, landmark};
 use crate::image::manifest::stack_digest;
 use crate::image::{Descriptor, Image, names, wrapped};
-use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan, What};
+use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan, Rule, What};
 use crate::profile::{self, Profile, carried};
 use crate::progress::Progress;
 use crate::store::Images;
@@ -61,6 +61,8 @@ pub struct Options {
     pub layout: Layout,
     /// What becomes of the hot layer's files below it.
     pub hot_layer: HotLayer,
+    /// Which files the hot layer takes.
+    pub rule: Rule,
     /// Format of the lazy layers.
     pub format: Format,
     /// Bytes of a chunk.
@@ -165,7 +167,7 @@ fn one(
         return Ok(report);
     }
     let chunking = match profile.filter(|_| options.fitted) {
-        Some(profile) => Chunking::fitted(profile, options.chunk_size),
+        Some(profile) => Chunking::fitted(profile, options.chunk_size, &options.rule),
         None => Chunking::uniform(options.chunk_size),
     };
     let candidates = reuse::candidates(dst, old.as_ref(), journal, &image, options)?;
@@ -281,7 +283,7 @@ impl Job<'_> {
             ingest::layers(self.src, self.dst, image, modes, self.chunking, options, pool, self.progress)
         };
         let mut hot_paths = match profile {
-            Some(profile) if options.layout.has_hot() => plan::hot_paths(profile),
+            Some(profile) if options.layout.has_hot() => plan::hot_paths(profile, &options.rule),
             _ => HashSet::new(),
         };
         hot_paths.extend(self.more.startup.iter().flat_map(Startup::hashed_sources));
@@ -312,7 +314,7 @@ impl Job<'_> {
             digest: image.manifest.layers[layer].digest,
             source: Box::new(source),
         })?;
-        let plan = plan::plan(options.layout, options.hot_layer, &indexes, profile);
+        let plan = plan::plan(options.layout, options.hot_layer, &options.rule, &indexes, profile);
         if profile.is_some() {
             check_fit(&plan, options, self.progress)?;
         }

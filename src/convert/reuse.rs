@@ -70,6 +70,11 @@ pub(super) fn image_key(
     if options.hot_codec == HotCodec::Gzip {
         field(b"gzip");
     }
+    // What a plan took in or left out; the usual rule leaves the key as it was before there was another.
+    if !options.rule.is_usual() {
+        field(b"rule");
+        field(&serde_json::to_vec(&options.rule).unwrap_or_default());
+    }
     if let Some(digest) = startup {
         field(b"startup");
         field(digest.to_string().as_bytes());

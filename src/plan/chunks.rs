@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use super::hot;
+use super::Rule;
 use crate::profile::{File, Origin, Profile};
 use crate::tar::Entry;
 
@@ -45,10 +45,10 @@ impl Chunking {
     }
 
     /// Chunks fitted to the profile in the large files that the hot layer does not carry; others in chunks of `size`.
-    pub fn fitted(profile: &Profile, size: u64) -> Self {
+    pub fn fitted(profile: &Profile, size: u64, rule: &Rule) -> Self {
         let mut fitted = HashMap::new();
         let mut moved: HashMap<_, Option<Vec<_>>> = HashMap::new();
-        for file in profile.files.iter().filter(|f| f.origin == Origin::Image && !hot::belongs(f, f.size)) {
+        for file in profile.files.iter().filter(|f| f.origin == Origin::Image && !rule.takes(f, f.size)) {
             let spans = spans(file.ranges.iter().map(|r| (r.0, r.1)), file.size);
             for path in [&file.path].into_iter().chain(&file.links) {
                 fitted.insert(path.trim_start_matches('/').into(), (file.size, spans.clone()));
@@ -73,25 +73,7 @@ impl Chunking {
         // Its content is not known yet; a large file of the same name and size is taken for the same.
         let moved = || self.moved.get(&(name(&entry.path).to_owned(), entry.size))?.as_ref();
         let hot = here.or_else(moved).cloned().unwrap_or_default();
-        let (uniform, size) = (self.uniform, entry.size);
-        let mut hot = hot.into_iter().peekable();
-        let mut at = 0;
-        std::iter::from_fn(move || {
-            if at == size {
-                return None;
-            }
-            if hot.peek().is_some_and(|span| span.end <= at) {
-                hot.next();
-            }
-            let (end, is_hot, most) = match hot.peek() {
-                Some(span) if span.start <= at => (span.end, true, HOT_CHUNK),
-                Some(span) => (span.start, false, uniform),
-                None => (size, false, uniform),
-            };
-            let cut = Cut { size: most.min(end - at), hot: is_hot };
-            at += cut.size;
-            Some(cut)
-        })
+        cuts(hot, entry.size, self.uniform)
     }
 }
 
@@ -105,13 +87,35 @@ pub fn hot_chunks(file: &File) -> Vec<Range<u64>> {
     spans.into_iter().flat_map(cut).collect()
 }
 
+/// Cuts `size` bytes along their hot spans, the rest into chunks of `uniform`.
+pub(super) fn cuts(hot: Vec<Range<u64>>, size: u64, uniform: u64) -> impl Iterator<Item = Cut> {
+    let mut hot = hot.into_iter().peekable();
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        if at == size {
+            return None;
+        }
+        if hot.peek().is_some_and(|span| span.end <= at) {
+            hot.next();
+        }
+        let (end, is_hot, most) = match hot.peek() {
+            Some(span) if span.start <= at => (span.end, true, HOT_CHUNK),
+            Some(span) => (span.start, false, uniform),
+            None => (size, false, uniform),
+        };
+        let cut = Cut { size: most.min(end - at), hot: is_hot };
+        at += cut.size;
+        Some(cut)
+    })
+}
+
 /// The last part of a path.
 fn name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
 /// Ranges rounded out and joined: ascending, disjoint, inside the file.
-fn spans(ranges: impl Iterator<Item = (u64, u64)>, size: u64) -> Vec<Range<u64>> {
+pub(super) fn spans(ranges: impl Iterator<Item = (u64, u64)>, size: u64) -> Vec<Range<u64>> {
     let mut out: Vec<Range<u64>> = Vec::new();
     for (offset, length) in ranges {
         let start = offset / GRAIN * GRAIN;
@@ -159,7 +163,7 @@ mod tests {
     #[test]
     fn a_file_that_has_moved_is_known_by_name_and_size() {
         let p = profile(40 * MIB, &[(0, 4096)]);
-        let chunking = Chunking::fitted(&p, 4 * MIB);
+        let chunking = Chunking::fitted(&p, 4 * MIB, &Rule::default());
         let hot = |path, size| chunking.of(&entry(path, size)).filter(|c| c.hot).count();
         assert_eq!((hot("big.so", 40 * MIB), hot("opt/new/big.so", 40 * MIB)), (1, 1));
         assert_eq!((hot("big.so", 41 * MIB), hot("opt/new/small.so", 40 * MIB)), (0, 0));
@@ -179,6 +183,7 @@ mod tests {
         let c = Chunking::fitted(
             &profile(size, &[(10 * MIB + 5000, 5000), (20 * MIB, 3 * MIB), (23 * MIB + 102_400, 4096), (size - 1, 1)]),
             4 * MIB,
+            &Rule::default(),
         );
         let found = cuts(&c, "big.so", size);
         let hot: Vec<_> = {
@@ -199,10 +204,10 @@ mod tests {
 
     #[test]
     fn small_files_and_files_of_another_size_are_left_alone() {
-        let c = Chunking::fitted(&profile(100 * MIB, &[(0, 4096)]), 4 * MIB);
+        let c = Chunking::fitted(&profile(100 * MIB, &[(0, 4096)]), 4 * MIB, &Rule::default());
         assert!(cuts(&c, "big.so", 100 * MIB + 1).iter().all(|c| !c.1));
         // This one goes into the hot layer.
-        let c = Chunking::fitted(&profile(MIB, &[(0, 4096)]), 4 * MIB);
+        let c = Chunking::fitted(&profile(MIB, &[(0, 4096)]), 4 * MIB, &Rule::default());
         assert_eq!((c.fitted_files(), cuts(&c, "big.so", MIB)), (0, vec![(MIB, false)]));
     }
 
@@ -219,7 +224,7 @@ mod tests {
                     ranges.push((at, length.min(size - at)));
                 }
             }
-            let c = Chunking::fitted(&profile(size, &ranges), 4 * MIB);
+            let c = Chunking::fitted(&profile(size, &ranges), 4 * MIB, &Rule::default());
             let found = cuts(&c, "big.so", size);
             prop_assert_eq!(found.iter().map(|c| c.0).sum::<u64>(), size);
             let bounded = |&(n, hot): &(u64, bool)| n > 0 && n <= if hot { HOT_CHUNK } else { 4 * MIB };

@@ -1,9 +1,16 @@
 //! From profiles and the entries of an image's layers to a plan: which entries stand in front of the landmark, which go
-//! into the hot layer. A plan is plain data; `convert` only carries it out.
+//! into the hot layer. A plan is plain data; `convert` only carries it out. What is best of it is chosen by prediction: a
+//! [`Model`] of node and link, a [`Workload`] from the profile, [`predict()`] and [`choose()`]. Method and errors: `docs/plan.md`.
 
+mod arm;
+mod choose;
 mod chunks;
+mod demand;
 mod hot;
+mod model;
 mod order;
+mod predict;
+mod workload;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
@@ -15,8 +22,15 @@ use crate::estargz::landmark;
 use crate::profile::{File, Origin, Profile};
 use crate::tar::{At, Entry, Kind, Merged};
 
+pub use arm::{Arm, Reader, UnknownArm, Way};
+pub use choose::{Choice, Considered, MARGIN_US, Pinned, choose};
 pub use chunks::{Chunking, Cut, HOT_CHUNK, hot_chunks};
+pub use demand::{Codec, Cutting, Demand, LazyFile, lazy_files};
+pub use hot::Rule;
+pub use model::{Error as ModelError, LINKS, Link, MODELS, Model, Node};
 pub use order::{Order, order};
+pub use predict::{Part, Predicted, Prediction, Shape, Step, predict};
+pub use workload::{ReadyFrom, Touched, Workload};
 
 /// How a converted image is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -160,12 +174,18 @@ pub struct Plan {
 }
 
 /// Paths whose content the hot layer of a profile may need.
-pub fn hot_paths(profile: &Profile) -> HashSet<String> {
-    hot::paths(profile)
+pub fn hot_paths(profile: &Profile, rule: &Rule) -> HashSet<String> {
+    hot::paths(profile, rule)
 }
 
 /// Makes the plan of an image. `layers` lowest first.
-pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile: Option<&Profile>) -> Plan {
+pub fn plan(
+    layout: Layout,
+    hot_layer: HotLayer,
+    rule: &Rule,
+    layers: &[LayerIndex],
+    profile: Option<&Profile>,
+) -> Plan {
     let mut plan = Plan {
         layout,
         prioritized: vec![Vec::new(); layers.len()],
@@ -219,7 +239,7 @@ pub fn plan(layout: Layout, hot_layer: HotLayer, layers: &[LayerIndex], profile:
     }
     plan.mismatches.sort_by(|a, b| b.touched_bytes.cmp(&a.touched_bytes).then_with(|| a.path.cmp(&b.path)));
     if layout.has_hot() {
-        plan.hot = hot::entries(&contents, &merged, &found);
+        plan.hot = hot::entries(&contents, &merged, &found, rule);
     }
     let hot: HashSet<At> = plan.hot.iter().copied().collect();
     for (file, content) in found.iter().filter(|(file, at)| !hot.contains(at) && entry(*at).size == file.size) {
@@ -360,7 +380,7 @@ mod tests {
         let profile = Profile { schema: SCHEMA.into(), header: Header::default(), files, writes: vec![] };
         let mut layer = image(&[("py3.12/libbig.so", "b"), ("py3.12/libtwo.so", "c"), ("other/libtwo.so", "d")]);
         layer.entries.iter_mut().for_each(|e| e.size = LARGE);
-        let plan = plan(Layout::Landmark, HotLayer::Copy, &[layer], Some(&profile));
+        let plan = plan(Layout::Landmark, HotLayer::Copy, &Rule::default(), &[layer], Some(&profile));
         assert_eq!(
             (plan.fit.moved_files, plan.fit.missing_files, plan.prioritized[0].as_slice()),
             (1, 1, [0].as_slice())
@@ -379,7 +399,7 @@ mod tests {
         ];
         let profile = Profile { schema: SCHEMA.into(), header: Header::default(), files, writes: vec![] };
         let layers = [image(&[("z/copy", "b"), ("same", "a"), ("new/moved", "b"), ("changed", "x"), ("looked", "e")])];
-        let plan = plan(Layout::Hot, HotLayer::Copy, &layers, Some(&profile));
+        let plan = plan(Layout::Hot, HotLayer::Copy, &Rule::default(), &layers, Some(&profile));
         let fit = plan.fit;
         assert_eq!((fit.matched_files, fit.moved_files, fit.changed_files, fit.missing_files), (2, 1, 1, 1));
         assert_eq!((fit.profiled_bytes, fit.matched_bytes), (400, 200));

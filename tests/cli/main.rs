@@ -4,6 +4,7 @@
 mod bench;
 mod index;
 mod k8s;
+mod plan;
 mod profile;
 mod profiles;
 mod rig;

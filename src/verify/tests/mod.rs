@@ -38,6 +38,7 @@ const LAYOUTS: [Layout; 4] = [Layout::Plain, Layout::Landmark, Layout::Hot, Layo
 fn options(layout: Layout) -> convert::Options {
     convert::Options {
         layout,
+        rule: crate::plan::Rule::default(),
         hot_layer: HotLayer::Copy,
         hot_codec: convert::HotCodec::Zstd,
         startup: None,
