@@ -25,7 +25,7 @@ mod incore;
 mod mounts;
 mod naming;
 mod perf;
-mod phases;
+pub(crate) mod phases;
 mod place;
 mod probe;
 mod redact;
@@ -50,6 +50,7 @@ pub use attach::{Attach, attach};
 pub use conditions::Until;
 pub use control::stop;
 pub use engine::Which;
+pub use incore::in_memory;
 pub use run::{Run, run};
 
 /// What to record, and until when.
