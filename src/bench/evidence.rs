@@ -1,9 +1,9 @@
 //! The rules that decide whether a run counts: was it cold, and were exactly the layers lazy that are meant to be.
 //!
 //! Pure: [`Evidence`] is what `observe` saw, [`judge`] turns it into reasons against the run. One layer may be refused by the
-//! lazy snapshotter, the hot layer on top; everything else that is fetched whole marks the run invalid, and so does everything that cannot
-//! be seen (a log without events proves nothing). What a rule cannot prove is not claimed: before a cold run the page cache rule looks at the
-//! machine's total, not at the image's files, which do not exist yet; before a start from disk it looks at both.
+//! lazy snapshotter, the hot layer on top; everything else that is fetched whole marks the run invalid, and so does everything
+//! that cannot be seen (a log without events proves nothing). What a rule cannot prove is not claimed: before a cold run the page
+//! cache rule looks at the machine's total, not at the image's files, which do not exist yet; before a start from disk at both.
 
 use serde::{Deserialize, Serialize};
 

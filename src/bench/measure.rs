@@ -1,6 +1,6 @@
-//! One run, from the state it starts from to its evidence. Hidden here: the order of things. Whatever costs time and is not part of a start
-//! (looking at the registry, at mounts, logs and counters) happens before the first mark or after the last; between them `/proc` is read
-//! at the marks and for the samples.
+//! One run, from the state it starts from to its evidence. Hidden here: the order of things. Whatever costs time and is not part
+//! of a start (looking at the registry, at mounts, logs and counters) happens before the first mark or after the last; between
+//! them `/proc` is read at the marks and for the samples.
 
 use std::fs;
 use std::path::{Path, PathBuf};

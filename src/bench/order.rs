@@ -1,7 +1,7 @@
 //! In what order the arms of a round run: a permutation that a seed decides.
 //!
-//! A rotation lets every arm be first in turn, but each keeps the same neighbours: what an arm leaves behind (a warm disk, a throttled CPU,
-//! dirty pages) always hits the same one. A permutation drawn anew for each round spreads that too; the seed makes it repeatable.
+//! A rotation lets every arm be first in turn, but each keeps the same neighbours: what an arm leaves behind (dirty pages, a
+//! throttled CPU) always hits the same one. A permutation drawn anew for each round spreads that too; the seed makes it repeatable.
 
 use crate::digest::Digest;
 

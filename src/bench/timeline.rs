@@ -1,6 +1,6 @@
-//! The moments of a run on one clock: our own marks, and what the container's log tells with the stamps that containerd gave its lines when
-//! it read them (`2026-11-26T10:00:00.123456789Z stderr F what was said`). Hidden here: split lines, and the wall clock, which is trusted
-//! only while it goes along with the steady one.
+//! The moments of a run on one clock: our own marks, and what the container's log tells with the stamps that containerd gave its
+//! lines when it read them (`2026-11-26T10:00:00.123456789Z stderr F what was said`). Hidden here: split lines, and the wall
+//! clock, which is trusted only while it goes along with the steady one.
 
 use std::collections::BTreeMap;
 use std::fs::File;
