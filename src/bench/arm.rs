@@ -1,13 +1,16 @@
-//! Arms: which image under which snapshotter, and in what order they run.
+//! Arms: which image under which snapshotter, with what besides.
 //!
-//! `original=REF` is the baseline: overlayfs, one cold and one warm run a round. Any other `NAME=REF` runs cold under stargz;
-//! `NAME@overlayfs=REF` (or `@stargz`) says otherwise.
+//! `NAME[@SNAPSHOTTER][,OPTION...]=REF`. `original=REF` is the baseline: overlayfs, one cold and one warm run a round. Any other
+//! `NAME=REF` runs cold under stargz; `NAME@overlayfs=REF` (or `@stargz`) and the options ([`ArmOption`]) say otherwise.
 
+use std::path::Path;
 use std::str::FromStr;
 
 use super::Error;
 use super::evidence::LAZY;
+use super::option::{self, ArmOption};
 use super::result::{ArmFacts, LayerFacts, Start};
+use super::stack::Mode;
 use crate::digest::Digest;
 use crate::image::reference::RegistryReference;
 use crate::image::{Descriptor, Image, Reference, names};
@@ -22,6 +25,8 @@ pub struct Arm {
     pub name: String,
     /// `overlayfs` or `stargz`.
     pub snapshotter: String,
+    /// What is done besides, in the order given.
+    pub options: Vec<ArmOption>,
     /// The image; its host is replaced by the link's when it is pulled.
     pub image: RegistryReference,
 }
@@ -29,7 +34,28 @@ pub struct Arm {
 impl Arm {
     /// The runs of one round: the baseline's warm run follows its cold one, on the image that it left on disk.
     pub fn starts(&self) -> &'static [Start] {
-        if self.name == ORIGINAL { &[Start::Cold, Start::Warm] } else { &[Start::Cold] }
+        if self.name == ORIGINAL {
+            &[Start::Cold, Start::Warm]
+        } else if self.has(&ArmOption::Disk) {
+            &[Start::Warm]
+        } else {
+            &[Start::Cold]
+        }
+    }
+
+    /// Whether it has this option.
+    pub fn has(&self, option: &ArmOption) -> bool {
+        self.options.contains(option)
+    }
+
+    /// The profile for a read-ahead inside the container.
+    pub fn injected(&self) -> Option<&Path> {
+        self.options.iter().find_map(|o| if let ArmOption::Warm(file) = o { Some(file.as_path()) } else { None })
+    }
+
+    /// Settings of the stack's daemons.
+    pub fn mode(&self) -> Mode {
+        option::mode(&self.options)
     }
 
     /// What is to be known of the arm's image; `named` is the digest that its reference resolves to.
@@ -53,7 +79,7 @@ impl Arm {
             manifest: image.descriptor.digest,
             config: image.manifest.config.digest,
             layers: image.manifest.layers.iter().zip(&image.config.diff_ids).map(layer).collect(),
-            options: Vec::new(),
+            options: self.options.iter().map(ToString::to_string).collect(),
             predicted: None,
         }
     }
@@ -63,6 +89,7 @@ impl Arm {
         match start {
             Start::Cold if self.name == ORIGINAL => format!("{} cold", self.name),
             Start::Cold => self.name.clone(),
+            Start::Warm if self.has(&ArmOption::Disk) => self.name.clone(),
             Start::Warm => format!("{} warm", self.name),
         }
     }
@@ -73,8 +100,11 @@ impl FromStr for Arm {
 
     fn from_str(s: &str) -> Result<Self, Error> {
         let fail = |why: String| Error::Arm { found: s.into(), why };
-        let (left, reference) =
-            s.split_once('=').ok_or_else(|| fail("expected NAME=REF or NAME@SNAPSHOTTER=REF".into()))?;
+        let form = "expected NAME[@SNAPSHOTTER][,OPTION...]=REF";
+        let (left, reference) = s.split_once('=').ok_or_else(|| fail(form.into()))?;
+        let (left, options) = left.split_once(',').map_or((left, None), |(left, options)| (left, Some(options)));
+        let options: Vec<ArmOption> =
+            options.into_iter().flat_map(|o| o.split(',')).map(str::parse).collect::<Result<_, _>>().map_err(fail)?;
         let (name, snapshotter) = match left.split_once('@') {
             Some((name, snapshotter)) => (name, snapshotter),
             None if left == ORIGINAL => (left, "overlayfs"),
@@ -92,8 +122,16 @@ impl FromStr for Arm {
                 "\"original\" is the baseline and runs under overlayfs: give this arm another name".into(),
             ));
         }
+        if name == ORIGINAL && !options.is_empty() {
+            return Err(fail("\"original\" is the baseline and has no options: give this arm another name".into()));
+        }
+        if let Some(why) = option::conflict(&options, snapshotter) {
+            return Err(fail(why));
+        }
         match reference.parse().map_err(|e: crate::image::Error| fail(e.to_string()))? {
-            Reference::Registry(image) => Ok(Self { name: name.into(), snapshotter: snapshotter.into(), image }),
+            Reference::Registry(image) => {
+                Ok(Self { name: name.into(), snapshotter: snapshotter.into(), options, image })
+            }
             Reference::Layout { .. } | Reference::OciArchive { .. } | Reference::DockerArchive { .. } => {
                 Err(fail("the image must be in the stack's registry: host/repository:tag".into()))
             }
@@ -101,54 +139,7 @@ impl FromStr for Arm {
     }
 }
 
-/// The arms of a round (from 1): all of them, starting one further each time, so that none is always first.
-pub fn order(arms: usize, round: u32) -> Vec<usize> {
-    let first = usize::try_from(round.saturating_sub(1)).unwrap_or(0) % arms.max(1);
-    (0..arms).map(|i| (i + first) % arms).collect()
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_decides_the_snapshotter() {
-        let arm = |s: &str| s.parse::<Arm>().map(|a| (a.name, a.snapshotter, a.image.to_string()));
-        let ok = |n: &str, s: &str, r: &str| Some((n.to_owned(), s.to_owned(), r.to_owned()));
-        assert_eq!(arm("original=127.0.0.1:5070/m:o").ok(), ok("original", "overlayfs", "127.0.0.1:5070/m:o"));
-        assert_eq!(arm("hot=127.0.0.1:5070/m:h").ok(), ok("hot", "stargz", "127.0.0.1:5070/m:h"));
-        assert_eq!(arm("x@overlayfs=localhost/m").ok(), ok("x", "overlayfs", "localhost/m:latest"));
-        for bad in [
-            "hot",
-            "=localhost/m",
-            "a b=localhost/m",
-            "x@soci=localhost/m",
-            "original@stargz=localhost/m",
-            "x=oci:dir",
-            "x=vllm",
-        ] {
-            assert!(bad.parse::<Arm>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn every_arm_is_first_in_turn() {
-        assert_eq!(order(3, 1), [0, 1, 2]);
-        assert_eq!(order(3, 2), [1, 2, 0]);
-        assert_eq!(order(3, 3), [2, 0, 1]);
-        assert_eq!(order(3, 4), [0, 1, 2]);
-        assert_eq!(order(0, 1), Vec::<usize>::new());
-    }
-
-    #[test]
-    fn only_the_original_is_also_run_warm() {
-        let original: Arm = "original=localhost/m".parse().unwrap();
-        assert_eq!(
-            original.starts().iter().map(|s| original.row(*s)).collect::<Vec<_>>(),
-            ["original cold", "original warm"]
-        );
-        let other: Arm = "hot=localhost/m".parse().unwrap();
-        assert_eq!(other.starts().iter().map(|s| other.row(*s)).collect::<Vec<_>>(), ["hot"]);
-    }
-}
+#[path = "arm_tests.rs"]
+mod tests;

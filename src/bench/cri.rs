@@ -4,11 +4,12 @@
 //! shares the host's network and the workload answers on the loopback. Hidden here: crictl's flags and JSON.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::inject::Injection;
 use super::stack::Env;
 use super::{Error, command};
 use crate::digest::Digest;
@@ -22,6 +23,19 @@ pub struct Cri {
     crictl: String,
     endpoint: String,
     limit: Duration,
+}
+
+/// What a container is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The image.
+    pub image: &'a str,
+    /// Environment besides the image's own.
+    pub env: &'a [(String, String)],
+    /// Arguments in place of the image's own; empty: the image's.
+    pub args: &'a [String],
+    /// The read-ahead that is put before the workload.
+    pub injected: Option<&'a Injection>,
 }
 
 /// A pod with its container, not yet started.
@@ -60,20 +74,13 @@ impl Cri {
     }
 
     /// Makes the pod and the container in it and starts it. `files` takes the requests' JSON, `logs` the container's log.
-    pub async fn start(
-        &self,
-        image: &str,
-        env: &[(String, String)],
-        args: &[String],
-        files: &Path,
-        logs: &Path,
-    ) -> Result<Container, Error> {
+    pub async fn start(&self, request: Request<'_>, files: &Path, logs: &Path) -> Result<Container, Error> {
         let (pod, container) = (files.join("pod.json"), files.join("container.json"));
         let write = |path: &Path, value: Value| {
             fs::write(path, value.to_string()).map_err(Error::io(format!("writing {}", path.display())))
         };
         write(&pod, sandbox(logs))?;
-        write(&container, workload(image, env, args))?;
+        write(&container, workload(request))?;
         let (pod, container) = (pod.to_string_lossy(), container.to_string_lossy());
         let sandbox = self.call(&["runp", &pod]).await?;
         let id = self.call(&["create", sandbox.trim(), &container, &pod]).await?.trim().to_owned();
@@ -159,16 +166,28 @@ fn sandbox(logs: &Path) -> Value {
     })
 }
 
-fn workload(image: &str, env: &[(String, String)], args: &[String]) -> Value {
-    let envs: Vec<_> = env.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
-    json!({
+fn workload(request: Request<'_>) -> Value {
+    let envs: Vec<_> = request.env.iter().map(|(key, value)| json!({ "key": key, "value": value })).collect();
+    let mut value = json!({
         "metadata": { "name": "workload", "attempt": 1 },
-        "image": { "image": image },
+        "image": { "image": request.image },
         "envs": envs,
-        "args": args,
+        "args": request.args,
         "log_path": LOG,
         "linux": {},
-    })
+    });
+    if let Some(injection) = request.injected {
+        let (command, args) = injection.words();
+        value["command"] = json!(command);
+        value["args"] = json!(args);
+        value["mounts"] = injection.mounts();
+    }
+    value
+}
+
+/// The log of the container in its pod's log folder.
+pub(super) fn log(logs: &Path) -> PathBuf {
+    logs.join(LOG)
 }
 
 /// The last lines of a container's log, without the CRI's stamps.
@@ -229,9 +248,24 @@ mod tests {
 
     #[test]
     fn requests_carry_what_was_asked() {
-        let value = workload("h:1/a:b", &[("K".into(), "V".into())], &["--x".into()]);
+        let (env, args) = ([("K".into(), "V".into())], ["--x".into()]);
+        let request = Request { image: "h:1/a:b", env: &env, args: &args, injected: None };
+        let value = workload(request);
+        assert!(value.get("mounts").is_none() && value.get("command").is_none());
         assert_eq!(value["envs"][0], json!({ "key": "K", "value": "V" }));
         assert_eq!((value["image"]["image"].as_str(), value["args"][0].as_str()), (Some("h:1/a:b"), Some("--x")));
+        let injection = Injection {
+            binary: "/b/esgz".into(),
+            profile: "/p.json".into(),
+            out: "/out".into(),
+            command: vec!["serve".into(), "--x".into()],
+        };
+        let value = workload(Request { injected: Some(&injection), ..request });
+        assert_eq!(value["command"], json!(["/.esgz-warm/esgz"]));
+        let args: Vec<_> = value["args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        assert_eq!((args[0], &args[5..]), ("warm", &["--", "serve", "--x"][..]));
+        let out = json!({ "container_path": "/.esgz-warm-out", "host_path": "/out", "readonly": false });
+        assert_eq!((&value["mounts"][2], value["mounts"][0]["host_path"].as_str()), (&out, Some("/b/esgz")));
         assert_eq!(sandbox(Path::new("/l"))["linux"]["security_context"]["namespace_options"]["network"], 2);
     }
 }

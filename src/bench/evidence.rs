@@ -1,13 +1,15 @@
 //! The rules that decide whether a run counts: was it cold, and were exactly the layers lazy that are meant to be.
 //!
 //! Pure: [`Evidence`] is what `observe` saw, [`judge`] turns it into reasons against the run. One layer may be refused by the
-//! lazy snapshotter, the hot layer on top; everything else that is fetched whole marks the run invalid, and so does everything that cannot
-//! be seen (a log without events proves nothing). What a rule cannot prove is not claimed: the page cache rule looks at the
-//! machine's total, not at the image's files, which do not exist yet before a cold run.
+//! lazy snapshotter, the hot layer on top; everything else that is fetched whole marks the run invalid, and so does everything
+//! that cannot be seen (a log without events proves nothing). What a rule cannot prove is not claimed: before a cold run the page
+//! cache rule looks at the machine's total, not at the image's files, which do not exist yet; before a start from disk at both.
 
 use serde::{Deserialize, Serialize};
 
+use super::residency::Residency;
 use super::result::{ArmFacts, LayerFacts, Split, Start, Traffic};
+use super::stack::Mode;
 use crate::digest::Digest;
 
 /// Page cache that may be left after it was dropped, what cannot be dropped not counted: what others on the machine read in the
@@ -30,6 +32,18 @@ pub struct Evidence {
 pub struct Before {
     /// Snapshotter the stack says it runs.
     pub snapshotter: String,
+    /// Settings the stack says its daemons have.
+    #[serde(default)]
+    pub mode: String,
+    /// What the arm's reference resolves to now.
+    #[serde(default)]
+    pub resolved: Option<Digest>,
+    /// The runtime lists the image, so it was there before the first mark.
+    #[serde(default)]
+    pub image_listed: bool,
+    /// Known files of the image in the page cache after it was dropped; only before a start from disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<Residency>,
     /// Names of the images that the runtime lists.
     pub images: Vec<String>,
     /// Layers of the arm's image in the content store.
@@ -53,8 +67,11 @@ pub struct After {
     pub blobs: Vec<Digest>,
     /// Mounts of the lazy snapshotter.
     pub mounts: usize,
-    /// What the lazy snapshotter logged since the first mark.
+    /// What the lazy snapshotter logged since the first mark, or since the pull before it.
     pub log: Vec<Prepared>,
+    /// The read-ahead left its word.
+    #[serde(default)]
+    pub reader: bool,
 }
 
 /// One answer of the lazy snapshotter to "can you mount this layer?".
@@ -83,6 +100,21 @@ pub fn judge(arm: &ArmFacts, start: Start, seen: &Evidence, link: &Split<Traffic
         invalid
             .push(format!("the stack runs snapshotter {:?}: expected {:?}", seen.before.snapshotter, arm.snapshotter));
     }
+    let mode = expected_mode(arm).name();
+    // A stack that has no modes does not tell one.
+    if seen.before.mode != mode && !(seen.before.mode.is_empty() && mode == Mode::Default.name()) {
+        invalid.push(format!("the stack's settings are {:?}: expected {mode:?}", seen.before.mode));
+    }
+    match seen.before.resolved {
+        Some(now) if now != arm.manifest => {
+            invalid.push(format!("wrong digest: {} was {} at the start and is {now} now", arm.reference, arm.manifest));
+        }
+        Some(_) => {}
+        None => invalid.push(format!("{} was not resolved again before the run", arm.reference)),
+    }
+    if reads_ahead(arm) && !seen.after.reader {
+        invalid.push("the read-ahead left no report: it did not run, or not to its end".into());
+    }
     if seen.before.page_cache_after_kb > CACHE_LEFT_KB {
         invalid.push(format!(
             "{} MiB of page cache were left after dropping it ({} MiB before): expected at most {}",
@@ -93,13 +125,7 @@ pub fn judge(arm: &ArmFacts, start: Start, seen: &Evidence, link: &Split<Traffic
     }
     match start {
         Start::Cold => cold(arm, &seen.before, &mut invalid),
-        Start::Warm => {
-            let t = link.total();
-            if t.bytes > 0 || t.requests > 0 {
-                invalid
-                    .push(format!("a warm start fetched {} bytes in {} requests: expected none", t.bytes, t.requests));
-            }
-        }
+        Start::Warm => on_disk(arm, lazy, &seen.before, link, &mut invalid),
     }
     if !seen.after.image_listed {
         invalid.push(format!("the runtime does not list the image as {}", arm.manifest));
@@ -142,6 +168,56 @@ fn cold(arm: &ArmFacts, before: &Before, invalid: &mut Vec<String>) {
     if before.cache_files > 0 {
         invalid.push(format!("the lazy snapshotter's caches held {} files before the pull", before.cache_files));
     }
+}
+
+/// The image was there, whole or mounted, and nothing of it in memory.
+fn on_disk(arm: &ArmFacts, lazy: bool, before: &Before, link: &Split<Traffic>, invalid: &mut Vec<String>) {
+    if !before.image_listed {
+        invalid.push(format!("the image was not there before the start: expected {}", arm.manifest));
+    }
+    if lazy {
+        let expected = arm.layers.iter().filter(|l| l.toc).count();
+        if before.mounts != expected {
+            invalid.push(format!("{} lazy mounts before the start: expected {expected}", before.mounts));
+        }
+    } else {
+        for (i, layer) in arm.layers.iter().enumerate() {
+            if !before.blobs.contains(&layer.digest) {
+                invalid.push(format!("{} was not in the content store before the start", name(i, arm)));
+            }
+        }
+        let t = link.total();
+        if t.bytes > 0 || t.requests > 0 {
+            invalid.push(format!("a warm start fetched {} bytes in {} requests: expected none", t.bytes, t.requests));
+        }
+    }
+    match before.residency {
+        // A lazy image that nothing was fetched of has no file here.
+        Some(seen) if seen.bytes == 0 && !lazy => invalid.push("no file of the image was found on disk".into()),
+        Some(seen) if seen.resident.saturating_mul(100) > seen.bytes => invalid.push(format!(
+            "{} of {} bytes in the image's {} largest files were in the page cache after it was dropped: expected at most 1 %",
+            seen.resident, seen.bytes, seen.files
+        )),
+        Some(_) => {}
+        None => invalid.push("no file of the image was looked for in the page cache".into()),
+    }
+}
+
+fn has(arm: &ArmFacts, option: &str) -> bool {
+    arm.options.iter().any(|o| o == option)
+}
+
+/// The settings that an arm's options ask the stack for.
+fn expected_mode(arm: &ArmFacts) -> Mode {
+    match (has(arm, "tuned"), has(arm, "stock")) {
+        (true, _) => Mode::Tuned,
+        (_, true) => Mode::Stock,
+        _ => Mode::Default,
+    }
+}
+
+fn reads_ahead(arm: &ArmFacts) -> bool {
+    has(arm, "node") || arm.options.iter().any(|o| o.starts_with("warm:"))
 }
 
 /// The sandbox image, which the stack provides.

@@ -42,6 +42,8 @@ fn no(n: u8) -> Prepared {
 fn before(snapshotter: &str) -> Before {
     Before {
         snapshotter: snapshotter.into(),
+        mode: "default".into(),
+        resolved: Some(digest(250)),
         images: vec!["registry.k8s.io/pause:3.10".into()],
         page_cache_before_kb: 9 << 20,
         page_cache_after_kb: 100 << 10,
@@ -50,13 +52,39 @@ fn before(snapshotter: &str) -> Before {
 }
 
 fn hot_seen() -> Evidence {
-    let after = After { image_listed: true, blobs: vec![digest(2)], mounts: 2, log: vec![yes(0), yes(1), no(2)] };
+    let after = After {
+        image_listed: true,
+        blobs: vec![digest(2)],
+        mounts: 2,
+        log: vec![yes(0), yes(1), no(2)],
+        reader: false,
+    };
     Evidence { before: before("stargz"), after }
 }
 
 fn plain_seen() -> Evidence {
-    let after = After { image_listed: true, blobs: vec![digest(0), digest(1)], mounts: 0, log: vec![] };
+    let after = After { image_listed: true, blobs: vec![digest(0), digest(1)], mounts: 0, log: vec![], reader: false };
     Evidence { before: before("overlayfs"), after }
+}
+
+/// The image lies on disk, and nothing of it is in memory.
+fn on_disk(seen: &mut Evidence) {
+    seen.before.image_listed = true;
+    seen.before.images.push("h:1/a:b".into());
+    seen.before.residency = Some(Residency { files: 8, bytes: 1 << 30, resident: 0 });
+}
+
+fn disk_seen() -> Evidence {
+    let mut seen = plain_seen();
+    on_disk(&mut seen);
+    seen.before.blobs = seen.after.blobs.clone();
+    seen
+}
+
+fn disk(change: impl FnOnce(&mut Evidence)) -> Vec<String> {
+    let mut seen = disk_seen();
+    change(&mut seen);
+    judge(&plain_arm(), Start::Warm, &seen, &Split::default()).invalid
 }
 
 fn bytes(n: u64) -> Split<Traffic> {
@@ -82,7 +110,7 @@ fn what_is_as_it_should_be_is_valid() {
         Verdict { lazy_layers: 0, invalid: vec![] }
     );
     assert_eq!(
-        judge(&plain_arm(), Start::Warm, &plain_seen(), &Split::default()),
+        judge(&plain_arm(), Start::Warm, &disk_seen(), &Split::default()),
         Verdict { lazy_layers: 0, invalid: vec![] }
     );
     let all_lazy = hot(|arm, seen| {
@@ -148,7 +176,7 @@ fn an_image_of_the_wrong_shape_is_invalid() {
     let original = arm("stargz", vec![layer(0, false, None)]);
     let seen = Evidence {
         before: before("stargz"),
-        after: After { image_listed: true, blobs: vec![digest(0)], mounts: 0, log: vec![no(0)] },
+        after: After { image_listed: true, blobs: vec![digest(0)], mounts: 0, log: vec![no(0)], reader: false },
     };
     let verdict = judge(&original, Start::Cold, &seen, &bytes(100));
     assert_eq!(verdict.invalid, [format!("layer 1 of 1 ({}) has no TOC digest: it cannot be lazy", short(0))]);
@@ -225,7 +253,7 @@ fn an_original_that_was_not_fetched_whole_is_invalid() {
     mounted.after.mounts = 2;
     assert_eq!(judged(Start::Cold, &mounted, bytes(200)), ["2 lazy mounts under overlayfs: expected none"]);
     assert_eq!(
-        judged(Start::Warm, &plain_seen(), bytes(9)),
+        judged(Start::Warm, &disk_seen(), bytes(9)),
         ["a warm start fetched 9 bytes in 3 requests: expected none"]
     );
 }
@@ -237,5 +265,80 @@ fn only_the_sandbox_image_is_a_pause_image() {
     }
     for no in ["h:5/pause/vllm:1", "h:5/pauses:1", "sha256:00"] {
         assert!(!is_pause(no), "{no}");
+    }
+}
+
+#[test]
+fn a_start_from_disk_has_the_image_there_and_none_of_it_in_memory() {
+    assert_eq!(
+        disk(|s| s.before.image_listed = false),
+        [format!("the image was not there before the start: expected {}", digest(250))]
+    );
+    assert_eq!(
+        disk(|s| _ = s.before.blobs.remove(0)),
+        [format!("layer 1 of 3 ({}) was not in the content store before the start", short(0))]
+    );
+    let seen = |bytes, resident| Some(Residency { files: 8, bytes, resident });
+    assert_eq!(
+        disk(|s| s.before.residency = seen(1000, 11)),
+        [
+            "11 of 1000 bytes in the image's 8 largest files were in the page cache after it was dropped: expected at most 1 %"
+        ]
+    );
+    assert_eq!(disk(|s| s.before.residency = seen(1000, 10)), Vec::<String>::new());
+    assert_eq!(disk(|s| s.before.residency = seen(0, 0)), ["no file of the image was found on disk"]);
+    assert_eq!(disk(|s| s.before.residency = None), ["no file of the image was looked for in the page cache"]);
+
+    // A lazy one is mounted, and may fetch.
+    let lazy = |change: fn(&mut Evidence)| {
+        let (mut arm, mut seen) = (hot_arm(), hot_seen());
+        arm.options = vec!["disk".into()];
+        on_disk(&mut seen);
+        seen.before.mounts = 2;
+        change(&mut seen);
+        judge(&arm, Start::Warm, &seen, &bytes(50)).invalid
+    };
+    assert_eq!(lazy(|_| {}), Vec::<String>::new());
+    assert_eq!(lazy(|s| s.before.residency = Some(Residency::default())), Vec::<String>::new());
+    assert_eq!(lazy(|s| s.before.mounts = 1), ["1 lazy mounts before the start: expected 2"]);
+    assert_eq!(lazy(|s| s.after.log.clear()), ["the snapshotter's log tells of no layer: is its log level debug?"]);
+}
+
+#[test]
+fn a_stack_with_other_settings_is_invalid() {
+    let with = |option: &str, mode: &str| {
+        hot(|arm, seen| {
+            arm.options.extend((!option.is_empty()).then(|| option.to_owned()));
+            seen.before.mode = mode.into();
+        })
+    };
+    assert_eq!(with("stock", "stock"), Vec::<String>::new());
+    assert_eq!(with("", ""), Vec::<String>::new(), "an older stack");
+    assert_eq!(with("", "stock"), ["the stack's settings are \"stock\": expected \"default\""]);
+    assert_eq!(with("stock", "default"), ["the stack's settings are \"default\": expected \"stock\""]);
+    assert_eq!(with("stock", ""), ["the stack's settings are \"\": expected \"stock\""]);
+    let mut tuned = plain_arm();
+    tuned.options = vec!["tuned".into()];
+    let found = judge(&tuned, Start::Cold, &plain_seen(), &bytes(200)).invalid;
+    assert_eq!(found, ["the stack's settings are \"default\": expected \"tuned\""]);
+}
+
+#[test]
+fn a_reference_that_moved_is_invalid() {
+    let moved = hot(|_, s| s.before.resolved = Some(digest(9)));
+    assert_eq!(moved, [format!("wrong digest: h:1/a:b was {} at the start and is {} now", digest(250), digest(9))]);
+    assert_eq!(hot(|_, s| s.before.resolved = None), ["h:1/a:b was not resolved again before the run"]);
+}
+
+#[test]
+fn a_read_ahead_that_says_nothing_is_invalid() {
+    let silent = ["the read-ahead left no report: it did not run, or not to its end"];
+    for option in ["node", "warm:/p/profile.json"] {
+        assert_eq!(hot(|arm, _| arm.options = vec![option.into()]), silent, "{option}");
+        let told = hot(|arm, seen| {
+            arm.options = vec![option.into()];
+            seen.after.reader = true;
+        });
+        assert_eq!(told, Vec::<String>::new(), "{option}");
     }
 }

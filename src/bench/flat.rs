@@ -6,13 +6,13 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::result::{ArmFacts, CpuUse, Measured, Outcome, Report, Run, Start};
+use super::spans::{self, Span};
 use super::stats::{cpu, share, told, traffic};
-use super::timeline::{self, Span};
 
 /// Phases of the workload that have a column of their own: its name and theirs.
 const PHASES: &[(&str, &str)] = &[
-    ("boot_ms", timeline::BOOT),
-    ("import_ms", timeline::IMPORT),
+    ("boot_ms", spans::BOOT),
+    ("import_ms", spans::IMPORT),
     ("engine_init_ms", "engine-init"),
     ("load_ms", "load"),
     ("compile_ms", "compile"),
@@ -20,7 +20,7 @@ const PHASES: &[(&str, &str)] = &[
     ("kv_cache_ms", "kv-cache"),
     ("graph_capture_ms", "graph-capture"),
     ("api_start_ms", "api-start"),
-    ("first_token_ms", timeline::FIRST_TOKEN),
+    ("first_token_ms", spans::FIRST_TOKEN),
 ];
 
 /// JSON lines.
@@ -135,7 +135,7 @@ fn fill(facts: &Facts, arm: Option<&ArmFacts>, run: &Run) -> Map<String, Value> 
     put("image_pull_state", state.unwrap_or("unknown").into());
     put("layers", m.map(|m| m.layers).into());
     put("lazy_layers", m.map(|m| m.lazy_layers).into());
-    times(m.map(|m| (m, timeline::spans(run, m))), &mut put);
+    times(m.map(|m| (m, spans::spans(run, m))), &mut put);
     if let Some(p) = arm.and_then(|a| a.predicted).filter(|_| run.start == Start::Cold) {
         put("predicted_pull_ms", p.pull_ms.into());
         put("predicted_create_ms", p.create_ms.into());
@@ -170,12 +170,12 @@ fn times(m: Option<(&Measured, Vec<Span>)>, put: &mut impl FnMut(&str, Value)) {
     put("total_ms", m.map(|m| m.phases.total_ms).into());
     let created = m.map(|m| m.phases.pull_ms.unwrap_or(0).saturating_add(m.phases.create_ms));
     let ready = m.and_then(|m| Some(created?.saturating_add(m.phases.ready_ms)));
-    let first_token = timeline::length(&spans, timeline::FIRST_TOKEN);
+    let first_token = spans::length(&spans, spans::FIRST_TOKEN);
     put("created_at_ms", created.into());
     put("ready_at_ms", ready.into());
     put("first_token_at_ms", ready.zip(first_token).map(|(r, f)| r.saturating_add(f)).into());
     for (key, phase) in PHASES {
-        put(key, timeline::length(&spans, phase).into());
+        put(key, spans::length(&spans, phase).into());
     }
 }
 

@@ -1,10 +1,10 @@
-//! A slow link in front of a registry: a TCP proxy that adds latency to every request and shares one bandwidth among all
-//! connections, and counts both.
+//! A slow link in front of a registry: a TCP proxy that adds latency to every request, shares one bandwidth among all
+//! connections, bounds each of them, and counts requests and bytes.
 //!
 //! A request is a turnaround of an HTTP/1.1 connection: the first bytes of a connection, or client bytes after server bytes.
 //! Its latency is charged once, before the request goes on; setting up a connection is not charged (a real link would, once
 //! more for TLS), for any arm. Bandwidth is charged on what the registry sends, before it is passed on. Hidden here: the
-//! clock of the bandwidth and the pumps. One buffer a direction and connection is all the memory there is; a slow reader
+//! clocks of the bandwidths and the pumps. One buffer a direction and connection is all the memory there is; a slow reader
 //! stops the pump, which stops the sender.
 
 use std::io;
@@ -34,6 +34,53 @@ pub struct Shape {
     pub latency: Duration,
     /// Of all connections together; 0 means no limit.
     pub bytes_per_second: u64,
+    /// Of each connection; 0 means no limit.
+    pub connection_bytes_per_second: u64,
+}
+
+/// A link with a name. docs/bench.md says where the figures come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preset {
+    /// A GKE node and an Artifact Registry repository in its region.
+    GkeAr,
+    /// A registry in the same rack.
+    Lan,
+    /// A public registry far away.
+    Slow,
+}
+
+impl Preset {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::GkeAr, Self::Lan, Self::Slow];
+
+    /// As it is spelt.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GkeAr => "gke-ar",
+            Self::Lan => "lan",
+            Self::Slow => "slow",
+        }
+    }
+
+    /// Latency in milliseconds, bandwidth of all connections and of each in 10^6 bytes a second (0: not limited).
+    pub fn figures(self) -> (u64, u64, u64) {
+        match self {
+            Self::GkeAr => (40, 400, 100),
+            Self::Lan => (2, 1100, 0),
+            Self::Slow => (120, 45, 15),
+        }
+    }
+}
+
+/// A counter of a link's traffic that can go elsewhere.
+#[derive(Clone)]
+pub struct Meter(Arc<Shared>);
+
+impl Meter {
+    /// Everything so far.
+    pub fn traffic(&self) -> Traffic {
+        self.0.traffic()
+    }
 }
 
 /// A running link. It stops, with every connection, when dropped.
@@ -47,8 +94,16 @@ struct Shared {
     upstream: String,
     latency: Duration,
     pace: Pace,
+    /// Of each connection.
+    rate: u64,
     requests: AtomicU64,
     bytes: AtomicU64,
+}
+
+impl Shared {
+    fn traffic(&self) -> Traffic {
+        Traffic { requests: self.requests.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
 }
 
 impl Link {
@@ -59,7 +114,8 @@ impl Link {
         let shared = Arc::new(Shared {
             upstream: upstream.into(),
             latency: shape.latency,
-            pace: Pace { rate: shape.bytes_per_second, next: Mutex::new(Instant::now()) },
+            pace: Pace::new(shape.bytes_per_second),
+            rate: shape.connection_bytes_per_second,
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         });
@@ -74,10 +130,12 @@ impl Link {
 
     /// Everything so far.
     pub fn traffic(&self) -> Traffic {
-        Traffic {
-            requests: self.shared.requests.load(Ordering::Relaxed),
-            bytes: self.shared.bytes.load(Ordering::Relaxed),
-        }
+        self.shared.traffic()
+    }
+
+    /// The same for somebody else.
+    pub fn meter(&self) -> Meter {
+        Meter(Arc::clone(&self.shared))
     }
 }
 
@@ -134,12 +192,17 @@ async fn up(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, turned: &AtomicBool, 
 
 async fn down(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, turned: &AtomicBool, shared: &Shared) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
+    let own = Pace::new(shared.rate);
     loop {
         let n = from.read(&mut buffer).await?;
         if n == 0 {
             return to.shutdown().await;
         }
-        shared.pace.take(n).await;
+        // The later of the two counts: a connection's own share is free again while it waits for the common one.
+        let (own, common) = (own.book(n), shared.pace.book(n));
+        if let Some(until) = own.max(common) {
+            tokio::time::sleep_until(until).await;
+        }
         // Set before the bytes leave: an answer to them cannot come earlier.
         turned.store(true, Ordering::Relaxed);
         to.write_all(&buffer[..n]).await?;
@@ -155,21 +218,22 @@ struct Pace {
 }
 
 impl Pace {
-    async fn take(&self, bytes: usize) {
+    /// `rate` in bytes a second; 0: no limit.
+    fn new(rate: u64) -> Self {
+        Self { rate, next: Mutex::new(Instant::now()) }
+    }
+
+    /// Books bytes and says when they may go; `None`: now.
+    fn book(&self, bytes: usize) -> Option<Instant> {
         if self.rate == 0 {
-            return;
+            return None;
         }
-        let until = {
-            let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-            let now = Instant::now();
-            let nanos = (bytes as u64).saturating_mul(1_000_000_000) / self.rate;
-            let from = now.checked_sub(BURST).map_or(*next, |earliest| earliest.max(*next));
-            *next = from + Duration::from_nanos(nanos);
-            *next
-        };
-        if until > Instant::now() {
-            tokio::time::sleep_until(until).await;
-        }
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let nanos = (bytes as u64).saturating_mul(1_000_000_000) / self.rate;
+        let from = now.checked_sub(BURST).map_or(*next, |earliest| earliest.max(*next));
+        *next = from + Duration::from_nanos(nanos);
+        (*next > now).then_some(*next)
     }
 }
 

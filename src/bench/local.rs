@@ -1,23 +1,20 @@
 //! The benchmark on one machine: rounds of runs, each from a wiped stack, through the link, judged by the evidence.
 //!
 //! [`Bench`] keeps the report while it grows, so that whoever drops [`Bench::run`] half way (Ctrl-C) still has what was
-//! measured, and calls [`Bench::clean_up`]. Hidden here: the order of things in a run. Whatever costs time and is not part
-//! of a start (looking at the registry, at mounts and logs) happens before the first mark or after the last; at the
-//! marks between, only `/proc` is read.
+//! measured, and calls [`Bench::clean_up`]. What happens within one run is in `measure`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use super::cri::{self, Container, Cri};
-use super::evidence::{self, After, Before, Evidence};
-use super::link::{Link, Shape};
-use super::marks::{Mark, over, phases};
-use super::observe::{self, POLL};
-use super::result::{ArmFacts, LinkShape, Measured, Outcome, Report, Run, SCHEMA, Split, Start, Workload, cross_check};
+use super::cri::{self, Cri};
+use super::link::{Link, Preset, Shape};
+use super::measure::{Part, Rig};
+use super::observe;
+use super::order::order;
+use super::result::{LinkShape, Outcome, Report, Run, SCHEMA, Start, Workload, cross_check};
 use super::stack::{Env, Stack};
-use super::{Arm, Error, Options, arm, probe};
+use super::{Error, Options, arm, inject, probe};
 use crate::http::Client;
 
 /// Lines of a failed container's log that are kept.
@@ -38,6 +35,10 @@ pub struct Bench<'w> {
     stack: Stack,
     report: Report,
     env: Option<Env>,
+    /// Each arm's own command; empty where nothing is put before it.
+    commands: Vec<Vec<String>>,
+    /// The program that reads ahead.
+    binary: PathBuf,
     client: Client,
     folder: PathBuf,
     /// For the requests to the runtime: they hold the values of the environment, which are kept nowhere.
@@ -55,6 +56,16 @@ impl<'w> Bench<'w> {
         }
         if options.arms.is_empty() || options.rounds == 0 {
             return Err(Error::Options("nothing to run: expected at least one arm and one round".into()));
+        }
+        let binary = match &options.warm_binary {
+            Some(file) => file.clone(),
+            None => std::env::current_exe().map_err(Error::io("finding this program"))?,
+        };
+        for arm in &options.arms {
+            if let Some(profile) = arm.injected() {
+                inject::must_be_static(&binary)?;
+                fs::File::open(profile).map_err(Error::io(format!("opening {}", profile.display())))?;
+            }
         }
         let private =
             tempfile::Builder::new().prefix("esgz-bench-").tempdir().map_err(Error::io("making a temporary folder"))?;
@@ -78,6 +89,8 @@ impl<'w> Bench<'w> {
             link: LinkShape {
                 latency_ms: u64::try_from(options.latency.as_millis()).unwrap_or(u64::MAX),
                 bandwidth_mb: options.bandwidth_mb,
+                connection_mb: options.connection_mb,
+                preset: options.preset.map(Preset::name).map(Into::into),
                 listen: options.listen.clone(),
                 upstream: String::new(),
             },
@@ -89,11 +102,13 @@ impl<'w> Bench<'w> {
                 args: options.args.clone(),
             },
             rounds: options.rounds,
+            seed: options.seed,
             arms: Vec::new(),
             runs: Vec::new(),
         };
         let stack = Stack::new(&options.stack, options.timeout);
-        Ok(Self { options, stack, report, env: None, client: Client::new()?, folder, private, watch })
+        let client = Client::new()?;
+        Ok(Self { options, stack, report, env: None, commands: Vec::new(), binary, client, folder, private, watch })
     }
 
     /// What was measured so far.
@@ -105,11 +120,9 @@ impl<'w> Bench<'w> {
     pub async fn run(&mut self) -> Result<(), Error> {
         let link = self.prepare().await?;
         for round in 1..=self.options.rounds {
-            for index in arm::order(self.options.arms.len(), round) {
-                let arm = self.options.arms[index].clone();
-                let facts = self.report.arms[index].clone();
-                for start in arm.starts() {
-                    let failed = self.one(&arm, &facts, *start, round, &link).await;
+            for index in order(self.options.arms.len(), round, self.options.seed) {
+                for start in self.options.arms[index].starts() {
+                    let failed = self.one(index, *start, round, &link).await;
                     self.report.finished = now();
                     if let Some(run) = self.report.runs.last() {
                         (self.watch)(&self.report, Event::Run(run));
@@ -139,7 +152,8 @@ impl<'w> Bench<'w> {
     /// Everything that can fail before the first run: the stack, the images, the link.
     async fn prepare(&mut self) -> Result<Link, Error> {
         (self.watch)(&self.report, Event::Step("starting the stack".into()));
-        self.stack.reset(&self.options.arms[0].snapshotter).await?;
+        let first = &self.options.arms[0];
+        self.stack.reset(&first.snapshotter, first.mode()).await?;
         let env = self.stack.env().await?;
         self.env = Some(env.clone());
         let (name, version) = Cri::new(&env, self.options.timeout).version().await?;
@@ -151,10 +165,15 @@ impl<'w> Bench<'w> {
             }
             let image = probe::image(&arm.image).await?;
             self.report.arms.push(arm.facts(&image));
+            self.commands.push(match arm.injected() {
+                Some(_) => inject::command(&image.config.raw, &self.options.args, &arm.image.to_string())?,
+                None => Vec::new(),
+            });
         }
         let shape = Shape {
             latency: self.options.latency,
             bytes_per_second: self.options.bandwidth_mb.saturating_mul(1_000_000),
+            connection_bytes_per_second: self.options.connection_mb.saturating_mul(1_000_000),
         };
         let listening = Error::io(format!("listening on {}", self.options.listen));
         let link = Link::start(&self.options.listen, &env.registry, shape).await.map_err(listening)?;
@@ -164,12 +183,22 @@ impl<'w> Bench<'w> {
     }
 
     /// One run, entered into the report whatever comes of it. Gives the error of a run that failed.
-    async fn one(&mut self, arm: &Arm, facts: &ArmFacts, start: Start, round: u32, link: &Link) -> Option<Error> {
+    async fn one(&mut self, index: usize, start: Start, round: u32, link: &Link) -> Option<Error> {
+        let arm = &self.options.arms[index];
         let row = arm.row(start);
         (self.watch)(&self.report, Event::Step(format!("round {round} of {}: {row}", self.options.rounds)));
         let folder = self.folder.join(format!("round{round}-{}", row.replace(' ', "-")));
         let started = now();
-        let measured = self.measure(arm, facts, start, link, &folder).await;
+        let rig = Rig {
+            options: &self.options,
+            stack: &self.stack,
+            client: &self.client,
+            link,
+            private: self.private.path(),
+            binary: &self.binary,
+        };
+        let part = Part { arm, facts: &self.report.arms[index], command: &self.commands[index], start };
+        let measured = rig.measure(part, &folder).await;
         if let Some(env) = &self.env
             && let Err(e) = Cri::new(env, self.options.timeout).clear().await
         {
@@ -183,148 +212,22 @@ impl<'w> Bench<'w> {
             }
         };
         let valid = matches!(&outcome, Outcome::Measured(m) if m.invalid.is_empty());
-        self.report.runs.push(Run { row, valid, arm: arm.name.clone(), start, round, started, load, outcome });
+        self.report.runs.push(Run {
+            row,
+            valid,
+            arm: self.options.arms[index].name.clone(),
+            start,
+            round,
+            started,
+            load,
+            outcome,
+        });
         cross_check(&mut self.report.runs, arm::ORIGINAL);
         if let Some(run) = self.report.runs.last() {
             let text = serde_json::to_string_pretty(run).unwrap_or_default();
             let _copy = fs::write(folder.join("run.json"), text);
         }
         failed
-    }
-
-    async fn measure(
-        &mut self,
-        arm: &Arm,
-        facts: &ArmFacts,
-        start: Start,
-        link: &Link,
-        folder: &Path,
-    ) -> Result<(String, Measured), Error> {
-        fs::create_dir_all(folder).map_err(Error::io(format!("making {}", folder.display())))?;
-        let limit = self.options.timeout;
-        let page_cache_before_kb = observe::page_cache_kb()?;
-        match start {
-            Start::Cold => self.stack.reset(&arm.snapshotter).await?,
-            Start::Warm => observe::drop_caches()?,
-        }
-        let page_cache_after_kb = observe::page_cache_kb()?;
-        let load = observe::load();
-        let env = self.stack.env().await?;
-        self.env = Some(env.clone());
-        let cri = Cri::new(&env, limit);
-        let address = format!("127.0.0.1:{}", self.options.port);
-        if probe::listens(&address).await {
-            return Err(Error::Unexpected {
-                what: address,
-                why: "something listens there before the container starts".into(),
-            });
-        }
-        let layers = || facts.layers.iter().map(|l| l.digest);
-        let before = Before {
-            snapshotter: env.snapshotter.clone(),
-            images: cri.images().await?.into_iter().map(|i| i.name).collect(),
-            blobs: observe::stored(&env.content_store, layers()),
-            mounts: observe::lazy_mounts(&env.stargz_root)?,
-            cache_files: observe::cache_files(&env.stargz_root),
-            page_cache_before_kb,
-            page_cache_after_kb,
-        };
-        let log_from = observe::log_length(&env.stargz_log);
-        let mut image = arm.image.clone();
-        image.host = link.address().to_string();
-        let image = image.to_string();
-
-        let mark =
-            |at: Instant, process: Option<u32>| Mark { at, link: link.traffic(), cpu: observe::cpu(&env, process) };
-        // The clock starts after this sample was taken, and after that every sample is within the time.
-        let mut first = mark(Instant::now(), None);
-        first.at = Instant::now();
-        if start == Start::Cold {
-            cri.pull(&image).await?;
-        }
-        let pulled = mark(Instant::now(), None);
-        let container = cri.start(&image, &self.options.env, &self.options.args, self.private.path(), folder).await?;
-        let created = Instant::now();
-        let (process, ready) = wait(&cri, &self.client, &container, &address, limit).await?;
-        let ready = mark(ready, Some(process));
-        let asked = tokio::time::timeout(limit, probe::chat(&self.client, &address, limit)).await;
-        let answered = mark(Instant::now(), Some(process));
-        let answer = match asked {
-            Ok(Ok(text)) => text,
-            Ok(Err(e)) => return Err(Error::Unexpected { what: "the chat".into(), why: e.to_string() }),
-            Err(_) => return Err(Error::Timeout { what: "the chat answer".into(), seconds: limit.as_secs() }),
-        };
-        if !observe::alive(process) {
-            return Err(Error::Ended(cri.ended(&container).await?));
-        }
-
-        let log = if arm.snapshotter == evidence::LAZY {
-            observe::log_since(&env.stargz_log, log_from)?
-        } else {
-            String::new()
-        };
-        let _copy = fs::write(folder.join("stargz.log"), &log);
-        let _copy = fs::copy("/proc/self/mountinfo", folder.join("mountinfo"));
-        let after = After {
-            image_listed: cri.images().await?.iter().any(|i| i.id == Some(facts.config)),
-            blobs: observe::stored(&env.content_store, layers()),
-            mounts: observe::lazy_mounts(&env.stargz_root)?,
-            log: observe::prepared(&log),
-        };
-        let evidence = Evidence { before, after };
-        let traffic =
-            Split { pull: over(&first, &pulled), start: over(&pulled, &ready), chat: over(&ready, &answered) };
-        let verdict = evidence::judge(facts, start, &evidence, &traffic);
-        let cpu = Split {
-            pull: observe::used(first.cpu, pulled.cpu),
-            start: observe::used(pulled.cpu, ready.cpu),
-            chat: observe::used(ready.cpu, answered.cpu),
-        };
-        let measured = Measured {
-            phases: phases(start, [first.at, pulled.at, created, ready.at, answered.at]),
-            link: traffic,
-            cpu,
-            answer,
-            lazy_layers: verdict.lazy_layers,
-            layers: facts.layers.len(),
-            invalid: verdict.invalid,
-            evidence,
-            timeline: Vec::new(),
-            samples: Vec::new(),
-            metrics: std::collections::BTreeMap::new(),
-            warm: None,
-        };
-        Ok((load, measured))
-    }
-}
-
-/// Until the workload is ready: its process and the moment. The runtime is asked for the process while the workload is polled already.
-async fn wait(
-    cri: &Cri,
-    client: &Client,
-    container: &Container,
-    address: &str,
-    limit: Duration,
-) -> Result<(u32, Instant), Error> {
-    let process = OnceLock::new();
-    let find = async {
-        let pid = cri.process(container).await?;
-        Ok::<_, Error>(*process.get_or_init(|| pid))
-    };
-    let poll = async {
-        loop {
-            if probe::healthy(client, address).await {
-                return Ok(Instant::now());
-            }
-            if process.get().is_some_and(|pid| !observe::alive(*pid)) {
-                return Err(Error::Ended(cri.ended(container).await?));
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    match tokio::time::timeout(limit, async { tokio::try_join!(find, poll) }).await {
-        Ok(done) => done,
-        Err(_) => Err(Error::Timeout { what: "getting ready".into(), seconds: limit.as_secs() }),
     }
 }
 

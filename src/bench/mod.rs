@@ -7,7 +7,7 @@
 //!
 //! Definitions. *pull*: `crictl pull`, process start to end. *create*: pod sandbox, container, start. *ready*: from there to the first
 //! `200` of `/health`, asked every 25 ms. *chat*: from there to the end of a whole `/v1/chat/completions` answer (the model's name is
-//! asked for first). *total*: pull start to answer, the sum of the four. A warm run has no pull.
+//! asked for first; the answer is streamed). *total*: pull start to answer, the sum of the four. A warm run has no pull.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,17 +18,26 @@ pub mod cri;
 pub mod evidence;
 mod figures;
 pub mod flat;
+pub mod inject;
 pub mod link;
 pub mod local;
 mod marks;
+mod measure;
+mod metrics;
 pub mod observe;
+pub mod option;
+pub mod order;
 pub mod page;
 mod picture;
 pub mod probe;
+mod reader;
 pub mod report;
+pub mod residency;
 pub mod result;
 #[cfg(test)]
 mod sample;
+mod sampler;
+mod spans;
 pub mod stack;
 pub mod stats;
 mod table;
@@ -36,6 +45,7 @@ mod timeline;
 mod words;
 
 pub use arm::Arm;
+pub use link::Preset;
 pub use local::Bench;
 
 /// What to measure and how.
@@ -43,14 +53,22 @@ pub use local::Bench;
 pub struct Options {
     /// Shell words that run the stack script.
     pub stack: String,
-    /// The arms, in the order of the first round.
+    /// The arms, in the order of the report.
     pub arms: Vec<Arm>,
     /// Rounds.
     pub rounds: u32,
+    /// What the order of the arms in each round is drawn from.
+    pub seed: u32,
+    /// The preset that the link's figures come from, where none was overridden.
+    pub preset: Option<Preset>,
     /// Latency of the link.
     pub latency: Duration,
     /// Bandwidth of the link in 10^6 bytes a second; 0: not limited.
     pub bandwidth_mb: u64,
+    /// Bandwidth of each connection in 10^6 bytes a second; 0: not limited.
+    pub connection_mb: u64,
+    /// A static `esgz` for arms that read ahead; this very program when absent.
+    pub warm_binary: Option<PathBuf>,
     /// Port of the workload on 127.0.0.1.
     pub port: u16,
     /// Where the link listens.
@@ -146,6 +164,9 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A program that would need the image's own linker.
+    #[error("{} is dynamically linked: expected a static program, which runs in any image", .0.display())]
+    Dynamic(PathBuf),
     /// A container that ended before it answered.
     #[error("the container ended: {0}")]
     Ended(String),

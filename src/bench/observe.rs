@@ -127,14 +127,36 @@ pub fn machine() -> Machine {
     }
 }
 
+/// Whose CPU time is counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Who {
+    /// The lazy snapshotter; 0: there is none.
+    pub snapshotter: u32,
+    /// containerd; 0: there is none.
+    pub containerd: u32,
+    /// The reader on the node.
+    pub reader: Option<u32>,
+    /// First process of the container.
+    pub workload: Option<u32>,
+}
+
+impl Who {
+    /// The stack's daemons and the reader.
+    pub fn new(env: &Env, reader: Option<u32>) -> Self {
+        Self { snapshotter: env.stargz_pid, containerd: env.containerd_pid, reader, workload: None }
+    }
+}
+
 /// CPU time used so far by everyone who takes part.
-pub fn cpu(env: &Env, workload: Option<u32>) -> CpuUse {
+pub fn cpu(who: Who) -> CpuUse {
     let stats = processes();
     let of = |pid: u32| if pid == 0 { 0 } else { stats.iter().find(|s| s.pid == pid).map_or(0, |s| s.ticks * TICK_MS) };
+    let tree = |root: Option<u32>| root.map_or(0, |root| tree(&stats, root) * TICK_MS);
     CpuUse {
-        snapshotter_ms: of(env.stargz_pid),
-        containerd_ms: of(env.containerd_pid),
-        workload_ms: workload.map_or(0, |root| tree(&stats, root) * TICK_MS),
+        snapshotter_ms: of(who.snapshotter),
+        containerd_ms: of(who.containerd),
+        workload_ms: tree(who.workload),
+        reader_ms: tree(who.reader),
         bench_ms: of(std::process::id()),
     }
 }
@@ -145,6 +167,7 @@ pub fn used(from: CpuUse, to: CpuUse) -> CpuUse {
         snapshotter_ms: to.snapshotter_ms.saturating_sub(from.snapshotter_ms),
         containerd_ms: to.containerd_ms.saturating_sub(from.containerd_ms),
         workload_ms: to.workload_ms.saturating_sub(from.workload_ms),
+        reader_ms: to.reader_ms.saturating_sub(from.reader_ms),
         bench_ms: to.bench_ms.saturating_sub(from.bench_ms),
     }
 }
@@ -166,7 +189,13 @@ struct Process {
 fn processes() -> Vec<Process> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter(|e| e.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()));
-    pids.filter_map(|e| stat(&fs::read_to_string(e.path().join("stat")).ok()?)).collect()
+    // One read of a line that is never longer than this: there are many of them, several times a second.
+    let mut line = [0; 1024];
+    let mut read = |e: fs::DirEntry| {
+        let n = fs::File::open(e.path().join("stat")).ok()?.read(&mut line).ok()?;
+        stat(&String::from_utf8_lossy(&line[..n]))
+    };
+    pids.filter_map(&mut read).collect()
 }
 
 /// `proc_pid_stat(5)`; the name in parentheses may hold anything.

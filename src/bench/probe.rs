@@ -1,7 +1,7 @@
 //! What a benchmark asks: the registry for an image (past the link, so that looking does not count), the workload for its health
-//! and for a chat answer. The HTTP client and the stores block; here they are waited for.
+//! and for a streamed chat answer. The HTTP client and the stores block; here they are waited for.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Error;
 use crate::http::{Client, openai};
@@ -47,12 +47,34 @@ pub async fn listens(address: &str) -> bool {
     tokio::net::TcpStream::connect(address).await.is_ok()
 }
 
-/// Asks for the model's name and then the question; gives the text of the answer. `within` bounds each of the two.
-pub async fn chat(client: &Client, address: &str, within: Duration) -> Result<String, Boxed> {
+/// An answer and the moment of its first text.
+#[derive(Debug)]
+pub struct Answer {
+    /// The whole text.
+    pub text: String,
+    /// When the first piece of it came.
+    pub first: Instant,
+}
+
+/// Asks for the model's name and then the question, streamed. `within` bounds each of the two.
+pub async fn chat(client: &Client, address: &str, within: Duration) -> Result<Answer, Boxed> {
     let (client, url) = (client.clone(), format!("http://{address}/v1/chat/completions"));
     blocking(move || {
         let model = openai::model(&client, &url, within)?;
-        Ok(openai::chat(&client, &url, &model, within)?)
+        let mut first = None;
+        let text = openai::stream(&client, &url, &model, within, &mut || first = Some(Instant::now()))?;
+        let first = first.ok_or("the answer has no first text")?;
+        Ok(Answer { text, first })
+    })
+    .await
+}
+
+/// A page as text, of at most `limit` bytes.
+pub(super) async fn page(client: &Client, url: &str, limit: u64) -> Result<String, Boxed> {
+    let (client, url) = (client.clone(), url.to_owned());
+    blocking(move || {
+        let answer = client.get(&url).header("connection", "close").timeout(HEALTH).attempts(1).send()?.ok()?;
+        Ok(String::from_utf8_lossy(&answer.bytes(limit)?).into_owned())
     })
     .await
 }

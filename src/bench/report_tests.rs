@@ -41,6 +41,7 @@ pub(in crate::bench) fn report(runs: Vec<Run>) -> Report {
             bandwidth_mb: 400,
             listen: "127.0.0.1:5071".into(),
             upstream: "127.0.0.1:5070".into(),
+            ..LinkShape::default()
         },
         workload: Workload {
             port: 8000,
@@ -50,6 +51,7 @@ pub(in crate::bench) fn report(runs: Vec<Run>) -> Report {
             args: vec![],
         },
         rounds: 3,
+        seed: 0,
         arms: names.iter().map(arm).collect(),
         runs,
     }

@@ -36,6 +36,9 @@ pub struct Report {
     pub workload: Workload,
     /// Runs asked for, per arm.
     pub rounds: u32,
+    /// What the order of the arms in each round was drawn from.
+    #[serde(default)]
+    pub seed: u32,
     /// The arms.
     pub arms: Vec<ArmFacts>,
     /// Every run in the order it was made.
@@ -62,6 +65,12 @@ pub struct LinkShape {
     pub latency_ms: u64,
     /// All connections together, 10^6 bytes a second; 0: not limited.
     pub bandwidth_mb: u64,
+    /// Each connection, 10^6 bytes a second; 0: not limited.
+    #[serde(default)]
+    pub connection_mb: u64,
+    /// The preset that the numbers come from, where none was overridden.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
     /// Where it listened.
     pub listen: String,
     /// The registry behind it.
@@ -275,8 +284,11 @@ pub struct CpuUse {
     pub snapshotter_ms: u64,
     /// containerd.
     pub containerd_ms: u64,
-    /// The container's processes.
+    /// The container's processes, a read-ahead among them included.
     pub workload_ms: u64,
+    /// The reader on the node.
+    #[serde(default)]
+    pub reader_ms: u64,
     /// This process: the link and the probes, which share the machine with what they measure.
     pub bench_ms: u64,
 }

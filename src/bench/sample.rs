@@ -124,8 +124,15 @@ fn made(row: &Made, round: u32, drift: u64, noise: &mut Noise) -> Run {
             containerd_ms: in_pull / 80_000,
             workload_ms: 0,
             bench_ms: 200,
+            reader_ms: 0,
         },
-        start: CpuUse { snapshotter_ms: snapshotter, containerd_ms: 300, workload_ms: ready * 95 / 100, bench_ms: 900 },
+        start: CpuUse {
+            snapshotter_ms: snapshotter,
+            containerd_ms: 300,
+            workload_ms: ready * 95 / 100,
+            bench_ms: 900,
+            reader_ms: 0,
+        },
         chat: CpuUse { workload_ms: 280, ..CpuUse::default() },
     };
     (m.lazy_layers, m.layers) = (lazy, layers);

@@ -1,7 +1,8 @@
 //! The stack under test, through a script that owns it. The contract, `CMD` being the words given as `--stack`:
 //!
-//! - `CMD reset --snapshotter overlayfs|stargz`: stops containerd and snapshotter, unmounts and wipes both roots, starts them with
-//!   that snapshotter as the CRI's, provides the sandbox ("pause") image without going through the registry and unpacked for that
+//! - `CMD reset --snapshotter overlayfs|stargz [--stock|--tuned]`: stops containerd and snapshotter, unmounts and wipes both roots,
+//!   starts them with that snapshotter as the CRI's (`--stock`: the lazy one with its own default settings; `--tuned`: containerd as fast
+//!   as its settings allow), provides the sandbox ("pause") image without going through the registry and unpacked for that
 //!   snapshotter (left to the first pod, the lazy snapshotter first looks for it in a registry: 1.4 s in the measured time, and a
 //!   refusal that the evidence takes against the run), then `sync` and drops the page cache. It ends when the CRI answers. The
 //!   registry keeps running.
@@ -44,6 +45,12 @@ pub struct Env {
     /// The CRI's snapshotter.
     #[serde(default)]
     pub snapshotter: String,
+    /// Settings of the daemons: `default`, `stock` or `tuned`.
+    #[serde(default)]
+    pub mode: String,
+    /// Where the lazy snapshotter's Prometheus metrics are; empty: nowhere.
+    #[serde(default)]
+    pub metrics: String,
     /// Versions worth keeping, by name.
     #[serde(default)]
     pub versions: BTreeMap<String, String>,
@@ -51,6 +58,28 @@ pub struct Env {
 
 fn pid<'de, D: serde::Deserializer<'de>>(d: D) -> Result<u32, D::Error> {
     Option::<u32>::deserialize(d).map(Option::unwrap_or_default)
+}
+
+/// Settings of the daemons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// The stack's own.
+    Default,
+    /// The lazy snapshotter's defaults.
+    Stock,
+    /// containerd as fast as its settings allow.
+    Tuned,
+}
+
+impl Mode {
+    /// As `CMD env` names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Stock => "stock",
+            Self::Tuned => "tuned",
+        }
+    }
 }
 
 /// The script.
@@ -74,8 +103,14 @@ impl Stack {
     }
 
     /// Wiped and cold.
-    pub async fn reset(&self, snapshotter: &str) -> Result<(), Error> {
-        self.call(&["reset", "--snapshotter", snapshotter]).await.map(|_| ())
+    pub async fn reset(&self, snapshotter: &str, mode: Mode) -> Result<(), Error> {
+        let mut args = vec!["reset", "--snapshotter", snapshotter];
+        match mode {
+            Mode::Default => {}
+            Mode::Stock => args.push("--stock"),
+            Mode::Tuned => args.push("--tuned"),
+        }
+        self.call(&args).await.map(|_| ())
     }
 
     /// Where everything is.
@@ -96,17 +131,34 @@ fn parse(text: &str) -> Result<Env, serde_json::Error> {
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const ENV: &str = r#"{"cri_socket":"/s","containerd_root":"/c","stargz_root":"/z","stargz_log":"/l","registry":"127.0.0.1:5070",
-        "crictl":"/b/crictl","content_store":"/c/x","containerd_pid":7,"stargz_pid":null,"snapshotter":"overlayfs","more":[1]}"#;
+        "crictl":"/b/crictl","content_store":"/c/x","containerd_pid":7,"stargz_pid":null,"snapshotter":"overlayfs","mode":"tuned","more":[1]}"#;
+
+    pub(in crate::bench) fn env() -> Env {
+        parse(ENV).unwrap()
+    }
 
     #[test]
     fn a_snapshotter_that_does_not_run_has_no_pid() {
         let env = parse(ENV).unwrap();
         assert_eq!((env.containerd_pid, env.stargz_pid, env.registry.as_str()), (7, 0, "127.0.0.1:5070"));
+        assert_eq!((env.mode.as_str(), env.metrics.as_str()), (Mode::Tuned.name(), ""));
         assert!(parse("{}").unwrap_err().to_string().contains("missing field `cri_socket`"));
+    }
+
+    #[tokio::test]
+    async fn a_mode_is_a_flag_of_the_reset() {
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let stack = Stack::new(&format!("sh -c 'echo \"$@\" >>{}' sh", said.path().display()), Duration::from_secs(5));
+        for (snapshotter, mode) in [("stargz", Mode::Default), ("stargz", Mode::Stock), ("overlayfs", Mode::Tuned)] {
+            stack.reset(snapshotter, mode).await.unwrap();
+        }
+        let calls =
+            "reset --snapshotter stargz\nreset --snapshotter stargz --stock\nreset --snapshotter overlayfs --tuned\n";
+        assert_eq!(std::fs::read_to_string(said.path()).unwrap(), calls);
     }
 
     #[tokio::test]

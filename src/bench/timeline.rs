@@ -1,191 +1,207 @@
-//! The phases of one run on its own time axis: the four that every run has, cut further where its timeline tells more.
-//!
-//! The outer phases come from the marks, so the spans of a run add up to its total exactly. What the workload's log tells only cuts
-//! the time until ready, and the first token the time after it; moments outside are moved to the edge, not believed.
+//! The moments of a run on one clock: our own marks, and what the container's log tells with the stamps that containerd gave its
+//! lines when it read them (`2026-11-26T10:00:00.123456789Z stderr F what was said`). Hidden here: split lines, and the wall
+//! clock, which is trusted only while it goes along with the steady one.
 
-use super::result::{Measured, Run, Start};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
-/// A stretch of a run.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Span {
-    /// The phase.
-    pub(super) name: String,
-    /// Milliseconds since the run's clock began.
-    pub(super) from: u64,
-    /// Its end.
-    pub(super) to: u64,
+use super::result::Moment;
+use crate::profile::Phase;
+use crate::record::phases;
+
+/// So far may the wall clock run apart from the steady one during a run.
+const APART: Duration = Duration::from_millis(50);
+/// So much of a log is read, bytes.
+const LOG: u64 = 64 << 20;
+
+/// Both clocks at one moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    steady: Instant,
+    wall: SystemTime,
 }
 
-impl Span {
-    /// Milliseconds.
-    pub(super) fn ms(&self) -> u64 {
-        self.to - self.from
+impl Clock {
+    /// Now.
+    pub(super) fn now() -> Self {
+        Self { steady: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The moment on the steady clock.
+    pub(super) fn steady(self) -> Instant {
+        self.steady
+    }
+
+    /// Whether both clocks went on by the same until `later`: else the stamps of the time between cannot be placed.
+    fn agrees(self, later: Self) -> bool {
+        let steady = later.steady.saturating_duration_since(self.steady);
+        later.wall.duration_since(self.wall).is_ok_and(|wall| wall.abs_diff(steady) <= APART)
+    }
+
+    /// Milliseconds from this moment to a stamp; `None` for one before it.
+    fn ms(self, stamp: jiff::Timestamp) -> Option<u64> {
+        let since = SystemTime::from(stamp).duration_since(self.wall).ok()?;
+        u64::try_from(since.as_millis()).ok()
     }
 }
 
-/// Until the container's process said something.
-pub(super) const BOOT: &str = "boot";
-/// Until ready, when nothing more is known.
-pub(super) const START: &str = "start";
-/// Python's imports, where the log shows that it is vLLM's.
-pub(super) const IMPORT: &str = "import";
-/// From ready to the first token.
-pub(super) const FIRST_TOKEN: &str = "first token";
-/// From there to the end of the answer, or from ready where no first token was seen.
-pub(super) const ANSWER: &str = "answer";
-
-/// Moments that every run has, or may have whatever runs in the container.
-const OURS: [&str; 6] = ["pulled", "created", "first-log", "ready", "first-token", "answer"];
-
-/// When the run's clock began, on the clock of its timeline and samples: a warm run begins where the pull would have ended.
-pub(super) fn begin(run: &Run, m: &Measured) -> u64 {
-    if run.start == Start::Cold {
-        return 0;
-    }
-    m.timeline.iter().find(|t| t.name == "pulled").map_or(0, |t| t.at_ms)
+/// Our own marks of a run.
+pub(super) struct Marks {
+    /// The first one, to which all times are relative.
+    pub(super) first: Clock,
+    /// End of the pull, if there was one.
+    pub(super) pulled: Option<Instant>,
+    /// The container was started.
+    pub(super) created: Instant,
+    /// First `200`.
+    pub(super) ready: Instant,
+    /// First text of the answer.
+    pub(super) first_token: Instant,
+    /// End of the answer.
+    pub(super) answer: Instant,
+    /// The last one, to see whether the clocks still agree.
+    pub(super) last: Clock,
 }
 
-/// The spans of a run, without gaps, from 0 to its total. Those of no length are left out.
-pub(super) fn spans(run: &Run, m: &Measured) -> Vec<Span> {
-    let begin = begin(run, m);
-    let pulled = m.phases.pull_ms.unwrap_or(0);
-    let created = pulled.saturating_add(m.phases.create_ms);
-    let ready = created.saturating_add(m.phases.ready_ms);
-    let end = ready.saturating_add(m.phases.chat_ms);
-    let mut starts: Vec<(u64, &str)> = vec![(0, "pull"), (pulled, "create")];
-    let told = m.timeline.iter().any(|t| !OURS.contains(&t.name.as_str()));
-    let inside = |t: u64, low: u64, high: u64| t.saturating_sub(begin).clamp(low, high);
-    let first_log = m.timeline.iter().any(|t| t.name == "first-log");
-    starts.push((created, if first_log || told { BOOT } else { START }));
-    let mut within: Vec<(u64, &str)> = m
-        .timeline
-        .iter()
-        .filter(|t| t.name == "first-log" || !OURS.contains(&t.name.as_str()))
-        .map(|t| {
-            let name = match (t.name.as_str(), told) {
-                ("first-log", true) => IMPORT,
-                ("first-log", false) => START,
-                (name, _) => name,
-            };
-            (inside(t.at_ms, created, ready), name)
-        })
-        .collect();
-    // Stable: moments at one time stay in their order.
-    within.sort_by_key(|(at, _)| *at);
-    starts.extend(within);
-    match m.timeline.iter().find(|t| t.name == "first-token") {
-        Some(t) => starts.extend([(ready, FIRST_TOKEN), (inside(t.at_ms, ready, end), ANSWER)]),
-        None => starts.push((ready, ANSWER)),
+/// All moments in order. Without a log, or with one that cannot be placed, our own marks alone.
+pub(super) fn moments(marks: &Marks, log: &[u8]) -> Vec<Moment> {
+    let ms = |t: Instant| u64::try_from((t - marks.first.steady).as_millis()).unwrap_or(u64::MAX);
+    let mut all: Vec<(String, u64)> = Vec::new();
+    all.extend(marks.pulled.map(|t| ("pulled".into(), ms(t))));
+    all.push(("created".into(), ms(marks.created)));
+    if marks.first.agrees(marks.last) {
+        let told = told(marks.first, ms(marks.created), log);
+        all.extend(told.into_iter().map(|p| (p.name, p.at_ms)));
     }
-    let mut out: Vec<Span> = Vec::new();
-    for (i, (from, name)) in starts.iter().enumerate() {
-        let to = starts.get(i + 1).map_or(end, |next| next.0);
-        match out.last_mut() {
-            Some(last) if last.name == *name => last.to = to,
-            _ if to > *from => out.push(Span { name: (*name).into(), from: *from, to }),
-            _ => {}
+    all.push(("ready".into(), ms(marks.ready)));
+    all.push(("first-token".into(), ms(marks.first_token)));
+    all.push(("answer".into(), ms(marks.answer)));
+    all.sort_by_key(|(_, at)| *at);
+    all.into_iter().map(|(name, at_ms)| Moment { name, at_ms }).collect()
+}
+
+/// What the log tells: its first line, and the workload's own phases. `import` begins with the container.
+fn told(first: Clock, created: u64, log: &[u8]) -> Vec<Phase> {
+    let mut own = vec![Phase { name: phases::START.into(), at_ms: created }];
+    let mut first_line = None;
+    for (stamp, line) in lines(log) {
+        let Some(at) = first.ms(stamp) else { continue };
+        first_line.get_or_insert(at);
+        if let Some(told) = phases::read(&phases::plain(&line)) {
+            phases::enter(&mut own, told, at);
         }
     }
-    out
+    // Other workloads than vLLM have no phases of their own, and so no start either.
+    own.retain(|p| p.name != phases::START);
+    own.extend(first_line.map(|at_ms| Phase { name: "first-log".into(), at_ms }));
+    own
 }
 
-/// Milliseconds of a phase, all its spans together; none when it has none.
-pub(super) fn length(spans: &[Span], name: &str) -> Option<u64> {
-    spans.iter().filter(|s| s.name == name).map(Span::ms).reduce(u64::saturating_add)
+/// Whole lines of a CRI log with the stamp of their beginning. A long line comes in parts (`P`), each with its stream's next part or end
+/// (`F`) somewhere behind it.
+fn lines(log: &[u8]) -> Vec<(jiff::Timestamp, Vec<u8>)> {
+    let mut begun: BTreeMap<&[u8], (jiff::Timestamp, Vec<u8>)> = BTreeMap::new();
+    let mut all = Vec::new();
+    for line in log.split(|b| *b == b'\n') {
+        let mut fields = line.splitn(4, |b| *b == b' ');
+        let (Some(stamp), Some(stream), Some(tag)) = (fields.next(), fields.next(), fields.next()) else { continue };
+        let text = fields.next().unwrap_or_default();
+        let Some(stamp) = std::str::from_utf8(stamp).ok().and_then(|s| s.parse().ok()) else { continue };
+        begun.entry(stream).or_insert((stamp, Vec::new())).1.extend_from_slice(text);
+        if tag != b"P" {
+            all.extend(begun.remove(stream));
+        }
+    }
+    all.extend(begun.into_values());
+    all.sort_by_key(|(stamp, _)| *stamp);
+    all
+}
+
+/// The log of a container; empty when it cannot be read.
+pub(super) fn log(file: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _partly = File::open(file).and_then(|f| f.take(LOG).read_to_end(&mut bytes));
+    bytes
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 mod tests {
-    use proptest::prelude::*;
-
-    use super::super::report::tests::run;
-    use super::super::result::{Moment, Outcome};
-    use super::super::sample::sample;
     use super::*;
 
-    fn with(row: &str, timeline: &[(&str, u64)]) -> Vec<(String, u64, u64)> {
-        let mut r = run(row, 1, 1000, &[]);
-        if let Outcome::Measured(m) = &mut r.outcome {
-            m.timeline = timeline.iter().map(|(n, at_ms)| Moment { name: (*n).into(), at_ms: *at_ms }).collect();
+    const LOG: &str = "\
+2026-11-26T10:00:02.500000000Z stderr F hello
+2026-11-26T10:00:09.1Z stderr P (EngineCore pid=9) INFO [core.py:103] Initializing a V1
+2026-11-26T10:00:09.2Z stdout F another stream in between
+2026-11-26T10:00:09.3Z stderr F  LLM engine (v0.18.0)
+not a stamp stderr F Starting to load model m
+2026-11-26T10:00:11.25+00:00 stdout F \u{1b}[36m(EngineCore)\u{1b}[0m Starting to load model m...
+2026-11-26T10:00:13Z stderr F Model loading took 0.25 GiB
+2026-11-26T10:00:14Z stderr F Dynamo bytecode transform time: 5.03 s
+";
+
+    fn marks(last_wall: i64) -> Marks {
+        let steady = Instant::now();
+        let wall = |s: i64| {
+            SystemTime::from("2026-11-26T10:00:00Z".parse::<jiff::Timestamp>().unwrap())
+                + Duration::from_secs(u64::try_from(s).unwrap())
+        };
+        let at = |ms| steady + Duration::from_millis(ms);
+        Marks {
+            first: Clock { steady, wall: wall(0) },
+            pulled: Some(at(1_000)),
+            created: at(1_500),
+            ready: at(20_000),
+            first_token: at(20_300),
+            answer: at(20_700),
+            last: Clock { steady: at(21_000), wall: wall(last_wall) },
         }
-        let spans = spans(&r, r.measured().expect("measured"));
-        spans.into_iter().map(|s| (s.name, s.from, s.to)).collect()
     }
 
-    fn named(list: &[(&str, u64, u64)]) -> Vec<(String, u64, u64)> {
-        list.iter().map(|(n, a, b)| ((*n).to_owned(), *a, *b)).collect()
-    }
-
-    #[test]
-    fn without_a_timeline_there_are_the_four_phases() {
-        let want = [("pull", 0, 100), ("create", 100, 150), ("start", 150, 950), ("answer", 950, 1000)];
-        assert_eq!(with("hot", &[]), named(&want));
-        assert_eq!(with("hot", &[("pulled", 100), ("created", 150), ("ready", 950), ("answer", 1000)]), named(&want));
-        assert_eq!(with("original warm", &[]), named(&[("create", 0, 50), ("start", 50, 950), ("answer", 950, 1000)]));
+    fn named(all: &[Moment]) -> Vec<(&str, u64)> {
+        all.iter().map(|m| (m.name.as_str(), m.at_ms)).collect()
     }
 
     #[test]
-    fn the_log_cuts_the_start_and_the_first_token_the_answer() {
-        let log = [
-            ("created", 150),
-            ("first-log", 200),
-            ("import", 210),
-            ("load", 600),
-            ("first-token", 970),
-            ("answer", 1000),
-        ];
+    fn the_log_is_placed_between_our_own_marks() {
+        let all = moments(&marks(21), LOG.as_bytes());
         let want = [
-            ("pull", 0, 100),
-            ("create", 100, 150),
-            ("boot", 150, 200),
-            ("import", 200, 600),
-            ("load", 600, 950),
-            ("first token", 950, 970),
-            ("answer", 970, 1000),
+            ("pulled", 1_000),
+            ("created", 1_500),
+            ("import", 1_500),
+            ("first-log", 2_500),
+            ("engine-init", 9_100),
+            ("load", 11_250),
+            ("compile", 13_000),
+            ("ready", 20_000),
+            ("first-token", 20_300),
+            ("answer", 20_700),
         ];
-        assert_eq!(with("hot", &log), named(&want));
-        // A program that is not vLLM: nothing says that it imports.
-        let other = with("hot", &[("first-log", 200)]);
-        assert_eq!(other[2..4], named(&[("boot", 150, 200), ("start", 200, 950)]));
-        // A warm run's clock begins behind the first mark.
-        let warm = with("original warm", &[("pulled", 7), ("first-log", 107), ("load", 507)]);
-        assert_eq!(warm[1..4], named(&[("boot", 50, 100), ("import", 100, 500), ("load", 500, 950)]));
+        assert_eq!(named(&all), want);
     }
 
     #[test]
-    fn the_sample_has_all_of_them() {
-        let report = sample(1);
-        let auto = report.runs.iter().find(|r| r.row == "auto").expect("it");
-        let all = spans(auto, auto.measured().expect("measured"));
-        let names: Vec<_> = all.iter().map(|s| s.name.as_str()).collect();
-        let want = [
-            "pull",
-            "create",
-            "boot",
-            "import",
-            "engine-init",
-            "load",
-            "compile",
-            "kv-cache",
-            "api-start",
-            "first token",
-            "answer",
-        ];
-        assert_eq!(names, want);
-        assert_eq!((length(&all, "load").is_some(), length(&all, "nothing")), (true, None));
+    fn stamps_of_a_clock_that_was_set_are_left_out() {
+        let all = moments(&marks(3_600), LOG.as_bytes());
+        assert_eq!(
+            named(&all).iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+            ["pulled", "created", "ready", "first-token", "answer"]
+        );
+        // Backwards, too.
+        assert_eq!(moments(&marks(0), LOG.as_bytes()).len(), 5);
     }
 
-    proptest! {
-        #[test]
-        fn spans_have_no_gaps_whatever_is_told(
-            told in prop::collection::vec((prop_oneof!["first-log", "first-token", "load", "x", "pulled"], any::<u64>()), 0..9),
-            warm: bool,
-        ) {
-            let told: Vec<(&str, u64)> = told.iter().map(|(n, at)| (n.as_str(), *at)).collect();
-            let spans = with(if warm { "original warm" } else { "hot" }, &told);
-            prop_assert_eq!((spans[0].1, spans[spans.len() - 1].2), (0, 1000));
-            prop_assert!(spans.iter().all(|s| s.1 < s.2));
-            prop_assert!(spans.windows(2).all(|w| w[0].2 == w[1].1), "{:?}", spans);
-        }
+    #[test]
+    fn other_workloads_have_a_first_line_only() {
+        let mut warm = marks(21);
+        warm.pulled = None;
+        let all = moments(&warm, b"2026-11-26T09:00:00Z stdout F of another life\n2026-11-26T10:00:03Z stdout F Uvicorn running\nrubbish\n\xff \xff\n");
+        assert_eq!(named(&all)[..2], [("created", 1_500), ("first-log", 3_000)]);
+        assert_eq!(moments(&warm, b"").len(), 4);
+        // Cut off in the middle of a long line.
+        assert_eq!(named(&moments(&warm, b"2026-11-26T10:00:03Z stdout P begun"))[1], ("first-log", 3_000));
     }
 }

@@ -14,7 +14,7 @@ use super::Failure;
 use super::output::Output;
 use crate::bench::local::Event;
 use crate::bench::result::{Outcome, Report, Run};
-use crate::bench::{Arm, Bench, Options, flat, page, report};
+use crate::bench::{Arm, Bench, Error, Options, Preset, flat, page, report};
 
 /// Measure start-up from the pull to the first chat answer
 #[derive(Debug, Args)]
@@ -25,7 +25,7 @@ pub struct Command {
 
 #[derive(Debug, Subcommand)]
 enum Sub {
-    Local(Local),
+    Local(Box<Local>),
     Report(Show),
 }
 
@@ -39,17 +39,33 @@ struct Local {
     #[arg(long, value_name = "CMD")]
     stack: String,
     /// An arm; `original=REF` is the baseline (overlayfs, cold and warm), others run cold under stargz
-    #[arg(long = "arm", value_name = "NAME[@SNAPSHOTTER]=REF", required = true)]
+    ///
+    /// Options: `disk` (the image is pulled before the clock, then the page cache is dropped), `tuned` (overlayfs: containerd downloads
+    /// and unpacks as fast as it can), `stock` (stargz with its default settings), `warm:FILE` (`esgz warm` with this profile in the
+    /// container, without a change to the image), `node` (`esgz warm node` on the machine).
+    #[arg(long = "arm", value_name = "NAME[@SNAPSHOTTER][,OPTION...]=REF", required = true)]
     arms: Vec<Arm>,
     /// Rounds: runs of each arm
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Latency of the link, added to each request
-    #[arg(long, default_value_t = 30, value_name = "MS")]
-    latency_ms: u64,
-    /// Bandwidth of the link, all connections together, in 10^6 bytes a second; 0 for no limit
-    #[arg(long, default_value_t = 400, value_name = "MB/S")]
-    bandwidth_mb: u64,
+    /// What the order of the arms in each round is drawn from; another one each time unless given, and kept in the report
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
+    /// Shape of the link: gke-ar, lan or slow; single figures below override it
+    #[arg(long, value_name = "PRESET", value_parser = preset)]
+    link: Option<Preset>,
+    /// Latency of the link, added to each request [default: 30, or the preset's]
+    #[arg(long, value_name = "MS")]
+    latency_ms: Option<u64>,
+    /// Bandwidth of the link, all connections together, in 10^6 bytes a second; 0 for no limit [default: 400, or the preset's]
+    #[arg(long, value_name = "MB/S")]
+    bandwidth_mb: Option<u64>,
+    /// Bandwidth of each connection, in 10^6 bytes a second; 0 for no limit [default: 0, or the preset's]
+    #[arg(long, value_name = "MB/S")]
+    connection_mb: Option<u64>,
+    /// A static esgz for arms that read ahead [default: this program]
+    #[arg(long, value_name = "FILE")]
+    warm_binary: Option<PathBuf>,
     /// Port of the workload on 127.0.0.1
     #[arg(long, default_value_t = 8000)]
     port: u16,
@@ -118,7 +134,7 @@ fn variable(text: &str) -> Result<(String, String), String> {
 /// Runs the command.
 pub fn run(command: Command, out: &Output) -> Result<u8, Failure> {
     match command.command {
-        Sub::Local(args) => local(args, out),
+        Sub::Local(args) => local(*args, out),
         Sub::Report(show) => {
             let text = std::fs::read_to_string(&show.file)
                 .map_err(|e| Failure::new(1, format!("{}: {e}", show.file.display())))?;
@@ -158,12 +174,18 @@ fn show_again(show: &Show, report: &Report, out: &Output) -> Result<u8, Failure>
 
 fn local(args: Local, out: &Output) -> Result<u8, Failure> {
     let json = args.json;
+    let (latency, all, each) = args.link.map_or((30, 400, 0), Preset::figures);
+    let own = args.latency_ms.is_some() || args.bandwidth_mb.is_some() || args.connection_mb.is_some();
     let options = Options {
         stack: args.stack,
         arms: args.arms,
         rounds: args.runs,
-        latency: Duration::from_millis(args.latency_ms),
-        bandwidth_mb: args.bandwidth_mb,
+        seed: args.seed.unwrap_or_else(seed),
+        preset: args.link.filter(|_| !own),
+        latency: Duration::from_millis(args.latency_ms.unwrap_or(latency)),
+        bandwidth_mb: args.bandwidth_mb.unwrap_or(all),
+        connection_mb: args.connection_mb.unwrap_or(each),
+        warm_binary: args.warm_binary,
         port: args.port,
         listen: args.listen,
         timeout: Duration::from_secs(args.timeout),
@@ -187,7 +209,7 @@ fn local(args: Local, out: &Output) -> Result<u8, Failure> {
         }
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let mut bench = Bench::new(options, &watch).map_err(|e| Failure { code: 2, ..Failure::from(e) })?;
+    let mut bench = Bench::new(options, &watch).map_err(unusable)?;
     // None: interrupted.
     let ended = runtime.block_on(async {
         let mut terminated = signal(SignalKind::terminate())?;
@@ -221,6 +243,25 @@ fn local(args: Local, out: &Output) -> Result<u8, Failure> {
     }
     saved?;
     Ok(code(report))
+}
+
+fn preset(name: &str) -> Result<Preset, String> {
+    let known = || Preset::ALL.map(Preset::name).join(", ");
+    Preset::ALL.into_iter().find(|p| p.name() == name).ok_or_else(|| format!("expected one of {}", known()))
+}
+
+/// Another one each time.
+fn seed() -> u32 {
+    std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.subsec_nanos())
+}
+
+fn unusable(error: Error) -> Failure {
+    let hint = matches!(error, Error::Dynamic(_)).then_some("scripts/static builds one; name it with --warm-binary");
+    let failure = Failure { code: 2, ..Failure::from(error) };
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// 3 when a run is invalid; 1 when an arm has nothing but failed runs.

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
@@ -117,6 +118,19 @@ pub(super) fn is_told(file: &File, size: u64) -> io::Result<bool> {
     let end = size.next_multiple_of(page as u64).saturating_add(BEHIND);
     Mapping::new(file, end, page)?.resident(&mut state)?;
     Ok(state[0] & 1 == 0)
+}
+
+/// Length of a file and how much of it lies in the page cache, in bytes of whole pages; `None` where the kernel does not tell this user.
+///
+/// # Errors
+/// Of opening and mapping it.
+pub fn in_memory(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    if !is_told(&file, size)? {
+        return Ok(None);
+    }
+    Ok(Some((size, resident(&file, size, &Spans::default())?.pages() * page_size() as u64)))
 }
 
 /// Pushes what is clean and not mapped by anybody out of the page cache.

@@ -26,7 +26,7 @@ pub(crate) mod incore;
 mod mounts;
 mod naming;
 mod perf;
-mod phases;
+pub(crate) mod phases;
 mod place;
 mod probe;
 mod redact;
@@ -52,6 +52,7 @@ pub use attach::{Attach, attach};
 pub use conditions::Until;
 pub use control::stop;
 pub use engine::Which;
+pub use incore::in_memory;
 pub use run::{Run, run};
 pub(crate) use session::architecture;
 

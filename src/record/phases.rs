@@ -2,7 +2,7 @@
 
 /// What a log line tells: that a phase begins, or that the one that has begun is really another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     /// The phase of that name begins.
     Begins(&'static str),
     /// What had begun under the first name is the second.
@@ -10,7 +10,7 @@ pub(super) enum Told {
 }
 
 /// The first phase of every recording.
-pub(super) const START: &str = "start";
+pub(crate) const START: &str = "start";
 
 /// A part of a line of vLLM 0.8 to 0.18 and what it tells. Several processes log the same line: the first one counts.
 const LINES: &[(&str, Told)] = &[
@@ -34,12 +34,12 @@ const LINES: &[(&str, Told)] = &[
 const IMPORT: (&str, &str) = (START, "import");
 
 /// What a line tells, if anything.
-pub(super) fn read(line: &str) -> Option<Told> {
+pub(crate) fn read(line: &str) -> Option<Told> {
     LINES.iter().find(|(part, _)| line.contains(part)).map(|(_, told)| *told)
 }
 
 /// Enters what a line told into the phases so far; `at` is in milliseconds since the start.
-pub(super) fn enter(phases: &mut Vec<crate::profile::Phase>, told: Told, at_ms: u64) {
+pub(crate) fn enter(phases: &mut Vec<crate::profile::Phase>, told: Told, at_ms: u64) {
     match told {
         Told::Begins(name) => begin(phases, name, at_ms),
         Told::Was(from, to) => rename(phases, from, to),
@@ -48,7 +48,7 @@ pub(super) fn enter(phases: &mut Vec<crate::profile::Phase>, told: Told, at_ms: 
 }
 
 /// Begins a phase unless it has begun already.
-pub(super) fn begin(phases: &mut Vec<crate::profile::Phase>, name: &str, at_ms: u64) {
+pub(crate) fn begin(phases: &mut Vec<crate::profile::Phase>, name: &str, at_ms: u64) {
     if phases.iter().all(|p| p.name != name) {
         phases.push(crate::profile::Phase { name: name.into(), at_ms });
     }
@@ -63,7 +63,7 @@ fn rename(phases: &mut [crate::profile::Phase], from: &str, to: &str) {
 }
 
 /// A line without the colours that a terminal program puts in.
-pub(super) fn plain(line: &[u8]) -> String {
+pub(crate) fn plain(line: &[u8]) -> String {
     let mut out = Vec::with_capacity(line.len());
     let mut rest = line.iter().copied().peekable();
     while let Some(b) = rest.next() {

@@ -21,10 +21,12 @@ const STACK: &str = r#"#!/bin/bash
 set -eu
 d=$(dirname "$0"); echo "$*" >>"$d/calls"
 case $1 in
-reset) rm -rf "$d/content" "$d/images" "$d/started"; mkdir -p "$d/content/blobs/sha256"; echo "$3" >"$d/snapshotter"; : >"$d/log" ;;
+reset) rm -rf "$d/content" "$d/images" "$d/started"; mkdir -p "$d/content/blobs/sha256"; echo "$3" >"$d/snapshotter"; : >"$d/log"
+  mode=${4:-}; mode=${mode#--}; echo "${mode:-default}" >"$d/mode" ;;
 env) cat <<JSON
 {"cri_socket":"$d/cri.sock","containerd_root":"$d","stargz_root":"$d/stargz","stargz_log":"$d/log","registry":"$(cat "$d/registry")",
- "crictl":"$d/crictl","content_store":"$d/content","containerd_pid":$$,"stargz_pid":null,"snapshotter":"$(cat "$d/snapshotter")"}
+ "crictl":"$d/crictl","content_store":"$d/content","containerd_pid":$$,"stargz_pid":null,"snapshotter":"$(cat "$d/snapshotter")",
+ "mode":"$(cat "$d/mode")"}
 JSON
 ;;
 down) rm -f "$d/started" ;;
@@ -52,13 +54,22 @@ pull)
   done <"$d/layers"
   echo ",{\"id\":\"$(cat "$d/id")\",\"repoTags\":[\"$2\"],\"repoDigests\":[]}" >"$d/images" ;;
 runp) echo pod1 ;;
-create) echo c1 ;;
+create) echo c1
+  out=$(sed -n 's/.*"container_path":"\/.esgz-warm-out","host_path":"\([^"]*\)".*/\1/p' "$3")
+  if [ -n "$out" ] && [ "$behave" != silent ]; then echo '{"read":5}' >"$out/warm.json"; cp "$3" "$d/container"; fi ;;
 start) sleep 300 >/dev/null 2>&1 & echo $! >"$d/pid"
-  printf 't stderr F one\nt stderr F two\n' >"$(sed 's/.*"log_directory":"\([^"]*\)".*/\1/' "$d/pod" )/workload.log"
+  now=$(date -u +%Y-%m-%dT%H:%M:%S.%NZ)
+  printf "$now stderr F one\nt stderr F Starting to load model m\n$now stderr F two\n" >"$(sed 's/.*"log_directory":"\([^"]*\)".*/\1/' "$d/pod" )/workload.log"
   if [ "$behave" = die ]; then kill $!; else touch "$d/started"; fi ;;
 inspect) echo "{\"status\":{\"state\":\"CONTAINER_EXITED\",\"exitCode\":1,\"reason\":\"Error\"},\"info\":{\"pid\":$(cat "$d/pid")}}" ;;
 esac
 if [ "$1" = runp ]; then cp "$2" "$d/pod"; fi
+"#;
+
+/// Uses some time, and says on SIGTERM how it was called.
+const READER: &str = r#"#!/bin/bash
+trap 'echo "{\"args\":\"$*\"}" >"$8"; exit' TERM
+while :; do :; done
 "#;
 
 struct Stack {
@@ -99,7 +110,7 @@ fn stack(behave: &str) -> Stack {
         fs::set_permissions(dir.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
     let layers = [vec![1_u8; 200_000], vec![2_u8; 100_000]];
-    let config = json!({ "os": "linux", "architecture": "amd64", "rootfs": { "type": "layers", "diff_ids": [Digest::of(b"1"), Digest::of(b"2")] } });
+    let config = json!({ "os": "linux", "architecture": "amd64", "config": { "Entrypoint": ["/bin/m"], "Cmd": ["run"] }, "rootfs": { "type": "layers", "diff_ids": [Digest::of(b"1"), Digest::of(b"2")] } });
     let config = config.to_string().into_bytes();
     let blob = |kind: &str, b: &[u8]| json!({ "mediaType": kind, "digest": Digest::of(b), "size": b.len() });
     let manifest = json!({
@@ -116,9 +127,13 @@ fn stack(behave: &str) -> Stack {
     write("registry", &address);
     let mut blobs: Vec<Vec<u8>> = layers.to_vec();
     blobs.push(config);
+    let (calls, moves) = (dir.path().join("calls"), behave == "moved");
     serve(registry, move |line| {
         if line.contains("/v2/m/manifests/t ") {
-            return Some(manifest.clone());
+            let resets = fs::read_to_string(&calls).unwrap_or_default().matches("reset").count();
+            // The tag moves behind the reset of the first run.
+            let moved = [manifest.clone(), b" ".to_vec()].concat();
+            return Some(if moves && resets > 1 { moved } else { manifest.clone() });
         }
         blobs.iter().find(|b| line.contains(&format!("/v2/m/blobs/{} ", Digest::of(b)))).cloned()
     });
@@ -192,13 +207,14 @@ fn reasons(run: &Value) -> Vec<&str> {
 #[test]
 fn rounds_are_measured_and_shown_again_the_same() {
     let s = stack("well");
-    let done = s.bench(&["a@overlayfs", "b@overlayfs"]).args(["--runs", "2"]).assert();
+    let done = s.bench(&["a@overlayfs", "b@overlayfs"]).args(["--runs", "2", "--seed", "1"]).assert();
     let out = String::from_utf8(done.get_output().stdout.clone()).unwrap();
     let json = s.json();
     assert_eq!((json["schema"].as_str(), json["complete"].as_bool()), (Some("esgz.bench/v1"), Some(true)));
     let runs = json["runs"].as_array().unwrap();
     let order: Vec<_> = runs.iter().map(|r| (r["round"].as_u64().unwrap(), r["row"].as_str().unwrap())).collect();
     assert_eq!(order, [(1, "a"), (1, "b"), (2, "b"), (2, "a")]);
+    assert_eq!(json["seed"], 1);
     for run in runs {
         assert_eq!(reasons(run), Vec::<&str>::new());
         let (p, link) = (&run["outcome"]["phases"], &run["outcome"]["link"]);
@@ -207,6 +223,14 @@ fn rounds_are_measured_and_shown_again_the_same() {
         assert_eq!(link["pull"]["requests"], 2);
         assert!((300_000..301_000).contains(&link["pull"]["bytes"].as_u64().unwrap()), "{link}");
         assert_eq!(run["outcome"]["answer"], "Hello!");
+        let timeline = run["outcome"]["timeline"].as_array().unwrap();
+        let mut names: Vec<_> = timeline.iter().map(|m| m["name"].as_str().unwrap()).collect();
+        assert!(timeline.is_sorted_by_key(|m| m["at_ms"].as_u64()), "{timeline:?}");
+        assert_eq!(timeline.last().unwrap()["at_ms"], p["total_ms"]);
+        // The line comes while crictl starts the container, or a little later.
+        names.retain(|n| *n != "first-log");
+        assert_eq!((names.len(), timeline.len()), (5, 6), "{timeline:?}");
+        assert_eq!(names, ["pulled", "created", "ready", "first-token", "answer"]);
     }
     assert_eq!(s.calls().lines().last(), Some("down --keep-registry"));
     let again = Command::cargo_bin("esgz").unwrap().args(["bench", "report", &s.path("json")]).assert().success();
@@ -253,6 +277,82 @@ fn another_answer_and_layers_not_fetched_are_invalid() {
         .assert()
         .code(3)
         .stdout(predicate::str::contains("expected at least the 300000 of its layers"));
+}
+
+#[test]
+fn a_tag_that_moves_while_it_is_measured_is_found_out() {
+    let s = stack("moved");
+    s.bench(&["a@overlayfs"]).args(["--runs", "2"]).assert().code(3).stdout(predicate::str::contains("wrong digest"));
+    let json = s.json();
+    assert_eq!(reasons(&json["runs"][0]), Vec::<&str>::new());
+    let found = reasons(&json["runs"][1]);
+    assert!(found.len() == 1 && found[0].starts_with("wrong digest: "), "{found:?}");
+}
+
+#[test]
+fn options_reach_the_stack_and_the_container() {
+    let s = stack("well");
+    let (profile, binary) = (s.path("profile.json"), s.path("static-esgz"));
+    fs::write(&profile, "{}").unwrap();
+    // A 64-bit ELF header with one loadable segment: nobody runs it.
+    let mut elf = vec![0; 120];
+    elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+    (elf[32], elf[54], elf[56], elf[64]) = (64, 56, 1, 1);
+    fs::write(&binary, elf).unwrap();
+    let warm = format!("warmed@overlayfs,warm:{profile}");
+    s.bench(&["fast@overlayfs,tuned", &warm])
+        .args(["--runs", "1", "--warm-binary", &binary, "--link", "slow", "--", "--port", "1"])
+        .assert()
+        .stderr(predicate::str::contains("PRESET").not());
+    let json = s.json();
+    assert_eq!((&json["link"]["latency_ms"], &json["link"]["connection_mb"]), (&json!(5), &json!(15)));
+    assert_eq!(json["link"].get("preset"), None, "its latency was overridden");
+    assert_eq!(json["arms"][0]["options"], json!(["tuned"]));
+    assert_eq!(json["arms"][1]["options"], json!([format!("warm:{profile}")]));
+    for run in json["runs"].as_array().unwrap() {
+        assert_eq!(reasons(run), Vec::<&str>::new());
+        let warm = run["outcome"].get("warm");
+        assert_eq!(warm, (run["row"] == "warmed").then(|| json!({ "read": 5 })).as_ref());
+    }
+    assert!(s.calls().contains("reset --snapshotter overlayfs --tuned\n"), "{}", s.calls());
+    let container: Value = serde_json::from_slice(&fs::read(s.path("container")).unwrap()).unwrap();
+    assert_eq!(container["command"], json!(["/.esgz-warm/esgz"]));
+    assert!(container["args"].to_string().ends_with(r#""--","/bin/m","--port","1"]"#), "{container}");
+
+    // Without a word from the read-ahead the run does not count.
+    fs::write(s.path("behave"), "silent").unwrap();
+    s.bench(&[&warm]).args(["--runs", "1", "--warm-binary", &binary]).assert().code(3);
+    let found = s.json();
+    assert_eq!(reasons(&found["runs"][0]), ["the read-ahead left no report: it did not run, or not to its end"]);
+
+    // This very program is dynamically linked, unless the tests are not.
+    fs::write(&binary, fs::read(assert_cmd::cargo::cargo_bin("esgz")).unwrap()).unwrap();
+    let refused = s.bench(&[&warm]).args(["--warm-binary", &binary]).assert();
+    if cfg!(not(target_feature = "crt-static")) {
+        refused
+            .code(2)
+            .stderr(predicate::str::contains("dynamically linked").and(predicate::str::contains("scripts/static")));
+    }
+    s.bench(&["a@overlayfs,warm:/no/such"]).args(["--warm-binary", "/no/such"]).assert().code(2);
+}
+
+#[test]
+fn a_reader_on_the_node_runs_along() {
+    let s = stack("lazy");
+    let reader = s.path("reader");
+    fs::write(&reader, READER).unwrap();
+    fs::set_permissions(&reader, fs::Permissions::from_mode(0o755)).unwrap();
+    s.bench(&["a,node"]).args(["--runs", "1", "--warm-binary", &reader]).assert().code(3);
+    let json = s.json();
+    let outcome = &json["runs"][0]["outcome"];
+    let args = outcome["warm"]["args"].as_str().unwrap();
+    assert!(
+        args.starts_with(&format!("warm node --mounts {} --content {} --json ", s.path("stargz"), s.path("content"))),
+        "{args}"
+    );
+    assert!(reasons(&json["runs"][0]).iter().all(|r| !r.contains("read-ahead")));
+    let ms: u64 = ["pull", "start", "chat"].iter().map(|p| outcome["cpu"][p]["reader_ms"].as_u64().unwrap()).sum();
+    assert!(ms > 0, "{}", outcome["cpu"]);
 }
 
 #[test]
@@ -304,5 +404,10 @@ fn wrong_arguments_are_usage_errors() {
     esgz(&twice).code(2).stderr(predicate::str::contains("two arms are called \"a\""));
     esgz(&["local", "--stack", "exit 9;", "--arm", "a=localhost/m"]).code(1).stderr(predicate::str::contains("failed"));
     esgz(&["report", "x", "--format", "pdf"]).code(2);
+    let link = ["local", "--stack", "x", "--arm", "a=localhost/m", "--link", "fast"];
+    esgz(&link).code(2).stderr(predicate::str::contains("expected one of gke-ar, lan, slow"));
+    esgz(&["local", "--stack", "x", "--arm", "a,tuned=localhost/m"])
+        .code(2)
+        .stderr(predicate::str::contains("expected NAME@overlayfs,tuned"));
     esgz(&["report", "/no/such"]).code(1).stderr(predicate::str::contains("/no/such"));
 }
