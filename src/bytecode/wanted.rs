@@ -40,11 +40,13 @@ impl Wanted {
                 wanted.jobs.insert(path.clone(), Job { source, tag: tag.into(), optimize });
             }
         }
+        // A start that wrote any wrote all that it imported; other sources are read as text, 1,400 of them by a vLLM start.
+        let wrote = profile.writes.iter().any(|w| source_of(&w.path).is_some());
         let run = files().filter(|f| f.kinds.iter().any(|k| matches!(k, Kind::Exec | Kind::Mmap)));
         wanted.run = run.map(|f| inside(&f.path)).collect();
         let named: BTreeSet<String> = wanted.jobs.values().map(|j| j.tag.clone()).collect();
         let tags = if named.is_empty() { wanted.run.iter().filter_map(|p| tag_of_program(p)).collect() } else { named };
-        let read = files().filter(|f| !f.is_looked_up_only()).map(|f| inside(&f.path));
+        let read = files().filter(|f| !wrote && !f.is_looked_up_only()).map(|f| inside(&f.path));
         for source in read {
             let Some((folder, module)) = module(&source) else { continue };
             // A folder that names its version belongs to that interpreter; others may be read by each of them.
@@ -118,15 +120,18 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_touched_or_read_is_wanted() {
+    fn what_was_written_or_else_read_is_wanted() {
+        let files = [
+            ("/usr/bin/python3.11", Kind::Mmap),
+            ("/l/python3.11/a.py", Kind::Read),
+            ("/l/python3.12/a.py", Kind::Read),
+            ("/l/python3.11/stat.py", Kind::Stat),
+            ("/l/__pycache__/there.cpython-311.pyc", Kind::Read),
+            ("/l/__pycache__/there.cpython-312.pyc", Kind::Read),
+            ("/l/odd.name.py", Kind::Read),
+        ];
         let p = profile(
-            &[
-                ("/usr/bin/python3.11", Kind::Mmap),
-                ("/l/python3.11/a.py", Kind::Read),
-                ("/l/python3.11/stat.py", Kind::Stat),
-                ("/l/__pycache__/there.cpython-312.pyc", Kind::Read),
-                ("/l/odd.name.py", Kind::Read),
-            ],
+            &files,
             &[
                 "/l/python3.11/__pycache__/b.cpython-311.opt-1.pyc",
                 "/root/.cache/x",
@@ -137,9 +142,19 @@ mod tests {
         assert_eq!(
             jobs(&p),
             [
+                job("l/__pycache__/there.cpython-311.pyc", "l/there.py cpython-311", -1),
+                job("l/__pycache__/there.cpython-312.pyc", "l/there.py cpython-312", -1),
+                job("l/python3.11/__pycache__/b.cpython-311.opt-1.pyc", "l/python3.11/b.py cpython-311", 1),
+            ]
+        );
+        // A start that could not write.
+        assert_eq!(
+            jobs(&profile(&files, &["/root/.cache/x"])),
+            [
+                job("l/__pycache__/there.cpython-311.pyc", "l/there.py cpython-311", -1),
                 job("l/__pycache__/there.cpython-312.pyc", "l/there.py cpython-312", -1),
                 job("l/python3.11/__pycache__/a.cpython-311.pyc", "l/python3.11/a.py cpython-311", -1),
-                job("l/python3.11/__pycache__/b.cpython-311.opt-1.pyc", "l/python3.11/b.py cpython-311", 1),
+                job("l/python3.12/__pycache__/a.cpython-312.pyc", "l/python3.12/a.py cpython-312", -1),
             ]
         );
         // Of a list of paths, which knows no writes, the interpreter tells the tag.
