@@ -335,8 +335,7 @@ fn on_node(args: NodeArgs, out: &Output) -> Result<u8, Failure> {
             node::Event::Warning(text) => out.say(format_args!("warning: {text}")),
         },
     )?;
-    args.common
-        .save(&serde_json::json!({ "schema": node::SCHEMA, "version": env!("CARGO_PKG_VERSION"), "images": images }))?;
+    args.common.save(&node::Report::of(images))?;
     Ok(0)
 }
 

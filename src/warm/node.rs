@@ -67,6 +67,36 @@ pub struct Image {
     pub ms: u64,
 }
 
+/// What was done on the node: every image, and their sum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Version of the writer.
+    pub version: &'static str,
+    /// All images together.
+    #[serde(flatten)]
+    pub counts: Counts,
+    /// Milliseconds of reading.
+    pub ms: u64,
+    /// CPU milliseconds that the reader itself used, watching included.
+    pub cpu_ms: u64,
+    /// The images.
+    pub images: Vec<Image>,
+}
+
+impl Report {
+    /// Of these images.
+    pub fn of(images: Vec<Image>) -> Self {
+        let mut counts = Counts::default();
+        for image in &images {
+            counts.add(&image.counts);
+        }
+        let ms = images.iter().map(|i| i.ms).sum();
+        Self { schema: SCHEMA, version: env!("CARGO_PKG_VERSION"), counts, ms, cpu_ms: super::cpu_ms(), images }
+    }
+}
+
 /// Something worth a line.
 #[derive(Debug)]
 pub enum Event<'a> {

@@ -49,6 +49,27 @@ pub struct Counts {
     pub in_flight_max: usize,
 }
 
+impl Counts {
+    /// Adds those of another list.
+    pub(super) fn add(&mut self, other: &Self) {
+        let sums = [
+            (&mut self.bytes_planned, other.bytes_planned),
+            (&mut self.bytes_read, other.bytes_read),
+            (&mut self.bytes_resident, other.bytes_resident),
+            (&mut self.bytes_skipped, other.bytes_skipped),
+            (&mut self.files_planned, other.files_planned),
+            (&mut self.files_missing, other.files_missing),
+            (&mut self.files_changed, other.files_changed),
+            (&mut self.files_denied, other.files_denied),
+            (&mut self.files_failed, other.files_failed),
+        ];
+        for (sum, more) in sums {
+            *sum = sum.saturating_add(more);
+        }
+        self.in_flight_max = self.in_flight_max.max(other.in_flight_max);
+    }
+}
+
 /// What bounds the reading.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Budget {
