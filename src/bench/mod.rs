@@ -29,10 +29,10 @@ pub mod report;
 pub mod result;
 #[cfg(test)]
 mod sample;
+mod spans;
 pub mod stack;
 pub mod stats;
 mod table;
-mod timeline;
 mod words;
 
 pub use arm::Arm;

@@ -1,5 +1,5 @@
-//! A benchmark in words: the table, what does not count and why, and what the numbers mean. The same text from a report just made and
-//! from one read back from JSON.
+//! A benchmark in words: the tables, what does not count and why, and what the numbers mean. The same text from a report just
+//! made and from one read back from JSON.
 
 use std::fmt::Write;
 

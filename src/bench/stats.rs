@@ -1,7 +1,7 @@
 //! Numbers of several runs: what a row's valid runs say ([`Row`]), and how rows differ, paired by round ([`pairs`]).
 //!
-//! Invalid and failed runs are counted and left out. A report may come from anywhere: sums stop at the largest number, they do not
-//! panic.
+//! Invalid and failed runs are counted and left out. A report may come from anywhere: sums stop at the largest number, they do
+//! not panic.
 
 use serde::Serialize;
 use serde_json::Value;

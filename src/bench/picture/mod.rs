@@ -1,7 +1,7 @@
 //! The pictures of a report, drawn as SVG in two widths: for a screen (and a blog), and for a phone.
 //!
-//! The three families of stacked bars are those of the benchmark that this one grew out of: everything until the first answer, what
-//! comes before the server starts, and the start of the server itself, with the loading of the weights. A bar is the row's
+//! The three families of stacked bars are those of the benchmark that this one grew out of: everything until the first answer,
+//! what comes before the server starts, and the start of the server itself, with the loading of the weights. A bar is the row's
 //! median run, not the medians of its phases, which do not add up.
 
 mod axis;
@@ -12,8 +12,8 @@ mod waterfall;
 
 use super::figures::thousandths;
 use super::result::{Measured, Report, Run};
+use super::spans::{self, Span};
 use super::stats::{Ahead, Analysis, Row, Spread};
-use super::timeline::{self, Span};
 use axis::Unit;
 use bars::{Bar, Part, stacked};
 use curves::{Curve, curves};
@@ -54,15 +54,15 @@ fn phase_class(name: &str) -> &'static str {
     match name {
         "pull" => "f0",
         "create" => "f1",
-        timeline::BOOT => "f2",
-        timeline::IMPORT | timeline::START => "f3",
+        spans::BOOT => "f2",
+        spans::IMPORT | spans::START => "f3",
         "engine-init" => "f4",
         "load" => "f5",
         "compile" | "warm-up" => "f6",
         "kv-cache" => "f7",
         "graph-capture" => "f8",
         "api-start" => "f9",
-        timeline::ANSWER | timeline::FIRST_TOKEN => "f10",
+        spans::ANSWER | spans::FIRST_TOKEN => "f10",
         _ => "f11",
     }
 }
@@ -79,7 +79,7 @@ fn typical<'a>(report: &'a Report, all: &'a Analysis) -> Vec<Typical<'a>> {
     let each = |row: &'a Row| {
         let run = report.runs.get(row.typical?)?;
         let measured = run.counted()?;
-        Some(Typical { row, run, measured, spans: timeline::spans(run, measured) })
+        Some(Typical { row, run, measured, spans: spans::spans(run, measured) })
     };
     all.rows.iter().filter_map(each).collect()
 }
@@ -139,10 +139,10 @@ fn preparing(rows: &[Typical<'_>]) -> Picture {
 /// Only where the log told of phases: one stretch without a name would say nothing.
 fn server(rows: &[Typical<'_>]) -> Option<Picture> {
     let inside = |t: &Typical<'_>| {
-        let outside = ["pull", "create", timeline::FIRST_TOKEN, timeline::ANSWER];
+        let outside = ["pull", "create", spans::FIRST_TOKEN, spans::ANSWER];
         t.spans.iter().filter(|s| !outside.contains(&s.name.as_str())).cloned().collect::<Vec<_>>()
     };
-    let told = |s: &Span| s.name != timeline::BOOT && s.name != timeline::START;
+    let told = |s: &Span| s.name != spans::BOOT && s.name != spans::START;
     if !rows.iter().any(|t| inside(t).iter().any(told)) {
         return None;
     }
@@ -168,7 +168,7 @@ fn over_time(rows: &[Typical<'_>]) -> Option<Picture> {
             name: t.row.name.clone(),
             class: format!("{} d{}", LINES[i % LINES.len()], i / LINES.len() % 4),
             samples: &t.measured.samples,
-            begin: timeline::begin(t.run, t.measured),
+            begin: spans::begin(t.run, t.measured),
             end: t.measured.phases.total_ms,
         })
         .collect();
@@ -205,7 +205,7 @@ fn ahead(rows: &[Typical<'_>]) -> Option<Picture> {
 }
 
 fn fall(i: usize, t: &Typical<'_>) -> Picture {
-    let begin = timeline::begin(t.run, t.measured);
+    let begin = spans::begin(t.run, t.measured);
     let title = format!("{}, round {}", t.row.name, t.run.round);
     let draw = |w| waterfall::waterfall(w, &t.spans, &t.measured.samples, begin, &title);
     Picture::new(&format!("waterfall-{}", i + 1), &title, "", draw)

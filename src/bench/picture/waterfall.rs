@@ -1,8 +1,8 @@
 //! One run on its time axis: a step for each phase, and below it the bytes that had come over the link.
 
 use super::super::result::Sample;
+use super::super::spans::Span;
 use super::super::stats::real;
-use super::super::timeline::Span;
 use super::axis::{Axis, Unit};
 use super::curves::points;
 use super::phase_class;
