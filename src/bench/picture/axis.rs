@@ -79,7 +79,9 @@ mod tests {
     #[test]
     fn values_stay_on_the_axis() {
         let axis = Axis { left: 10.0, right: 110.0, max: 50.0, unit: Unit::Time };
-        assert_eq!([-5.0, 0.0, 25.0, 50.0, 1e300].map(|v| axis.at(v)), [10.0, 10.0, 60.0, 110.0, 110.0]);
-        assert_eq!(Axis { max: 0.0, ..axis }.at(3.0), 10.0);
+        for (value, want) in [(-5.0, 10.0), (0.0, 10.0), (25.0, 60.0), (50.0, 110.0), (1e300, 110.0)] {
+            assert!((axis.at(value) - want).abs() < 1e-9, "{value}");
+        }
+        assert!((Axis { max: 0.0, ..axis }.at(3.0) - 10.0).abs() < 1e-9);
     }
 }
