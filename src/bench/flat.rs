@@ -6,8 +6,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::result::{ArmFacts, CpuUse, Measured, Outcome, Report, Run, Start};
-use super::spans::{self, Span};
-use super::stats::{cpu, share, told, traffic};
+use super::spans;
+use super::stats::{cpu, reader_ms, share, told, traffic};
 
 /// Phases of the workload that have a column of their own: its name and theirs.
 const PHASES: &[(&str, &str)] = &[
@@ -135,7 +135,7 @@ fn fill(facts: &Facts, arm: Option<&ArmFacts>, run: &Run) -> Map<String, Value> 
     put("image_pull_state", state.unwrap_or("unknown").into());
     put("layers", m.map(|m| m.layers).into());
     put("lazy_layers", m.map(|m| m.lazy_layers).into());
-    times(m.map(|m| (m, spans::spans(run, m))), &mut put);
+    times(run, &mut put);
     if let Some(p) = arm.and_then(|a| a.predicted).filter(|_| run.start == Start::Cold) {
         put("predicted_pull_ms", p.pull_ms.into());
         put("predicted_create_ms", p.create_ms.into());
@@ -161,8 +161,9 @@ fn fill(facts: &Facts, arm: Option<&ArmFacts>, run: &Run) -> Map<String, Value> 
     out
 }
 
-fn times(m: Option<(&Measured, Vec<Span>)>, put: &mut impl FnMut(&str, Value)) {
-    let (m, spans) = m.map_or((None, Vec::new()), |(m, spans)| (Some(m), spans));
+fn times(run: &Run, put: &mut impl FnMut(&str, Value)) {
+    let m = run.measured();
+    let cut = m.map(|m| spans::spans(run, m)).unwrap_or_default();
     put("pull_ms", m.and_then(|m| m.phases.pull_ms).into());
     put("create_ms", m.map(|m| m.phases.create_ms).into());
     put("ready_ms", m.map(|m| m.phases.ready_ms).into());
@@ -170,12 +171,13 @@ fn times(m: Option<(&Measured, Vec<Span>)>, put: &mut impl FnMut(&str, Value)) {
     put("total_ms", m.map(|m| m.phases.total_ms).into());
     let created = m.map(|m| m.phases.pull_ms.unwrap_or(0).saturating_add(m.phases.create_ms));
     let ready = m.and_then(|m| Some(created?.saturating_add(m.phases.ready_ms)));
-    let first_token = spans::length(&spans, spans::FIRST_TOKEN);
+    let first_token = spans::length(&cut, spans::FIRST_TOKEN);
     put("created_at_ms", created.into());
     put("ready_at_ms", ready.into());
+    put("first_log_at_ms", m.and_then(|m| spans::moment(run, m, "first-log")).into());
     put("first_token_at_ms", ready.zip(first_token).map(|(r, f)| r.saturating_add(f)).into());
     for (key, phase) in PHASES {
-        put(key, spans::length(&spans, phase).into());
+        put(key, spans::length(&cut, phase).into());
     }
 }
 
@@ -194,7 +196,7 @@ fn costs(m: Option<&Measured>, put: &mut impl FnMut(&str, Value)) {
     put("cpu_containerd_ms", used(|c| c.containerd_ms));
     put("cpu_workload_ms", used(|c| c.workload_ms));
     put("cpu_bench_ms", used(|c| c.bench_ms));
-    put("cpu_reader_ms", m.and_then(|m| told(m, "cpu_ms")).into());
+    put("cpu_reader_ms", m.and_then(reader_ms).into());
     for (key, theirs) in [
         ("ahead_planned_bytes", "bytes_planned"),
         ("ahead_read_bytes", "bytes_read"),
@@ -244,14 +246,14 @@ mod tests {
         ]);
         all.runs[2].started = "a\nb".into();
         insta::assert_snapshot!(csv(&all).replace("\r\n", "\n"), @r#"
-run_id,benchmark_started,row,arm,start,round,status,invalid,error,started,load_average,image_ref,manifest_digest,config_digest,snapshotter,options,image_pull_state,layers,lazy_layers,pull_ms,create_ms,ready_ms,chat_ms,total_ms,created_at_ms,ready_at_ms,first_token_at_ms,boot_ms,import_ms,engine_init_ms,load_ms,compile_ms,warm_up_ms,kv_cache_ms,graph_capture_ms,api_start_ms,first_token_ms,predicted_pull_ms,predicted_create_ms,predicted_ready_ms,link_bytes,link_requests,pull_bytes,pull_requests,start_bytes,start_requests,chat_bytes,chat_requests,cpu_snapshotter_ms,cpu_containerd_ms,cpu_workload_ms,cpu_bench_ms,cpu_reader_ms,ahead_planned_bytes,ahead_read_bytes,ahead_resident_bytes,ahead_skipped_bytes,ahead_ms,ahead_precision_permille,ahead_recall_permille,page_cache_left_kb,answer,timeline,metrics,link_latency_ms,link_bandwidth_mb,cpus,cpu_model,memory_bytes,kernel,esgz,versions
-2026-11-25T05:00:00Z/1/original cold,2026-11-25T05:00:00Z,original cold,original,cold,1,valid,,,2026-11-25T05:00:01Z,0.10,127.0.0.1:5070/m:original,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,overlayfs,,pulled,4,0,100,50,800,50,1000,150,950,,,,,,,,,,,,,,,138450000,12,138450000,12,0,0,0,0,0,0,0,0,,,,,,,,,0,Hello!,,,30,400,2,Some CPU,24683000000,6.18.44,0.1.0,containerd=v2.4.2
-2026-11-25T05:00:00Z/1/hot,2026-11-25T05:00:00Z,hot,hot,cold,1,invalid,"it was ""warm"", really",,2026-11-25T05:00:01Z,0.10,127.0.0.1:5070/m:hot,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,stargz,,pulled,5,4,40,20,320,20,400,60,380,,,,,,,,,,,,,,,138450000,12,138450000,12,0,0,0,0,6430,0,0,0,,,,,,,,,0,Hello!,,,30,400,2,Some CPU,24683000000,6.18.44,0.1.0,containerd=v2.4.2
+run_id,benchmark_started,row,arm,start,round,status,invalid,error,started,load_average,image_ref,manifest_digest,config_digest,snapshotter,options,image_pull_state,layers,lazy_layers,pull_ms,create_ms,ready_ms,chat_ms,total_ms,created_at_ms,ready_at_ms,first_log_at_ms,first_token_at_ms,boot_ms,import_ms,engine_init_ms,load_ms,compile_ms,warm_up_ms,kv_cache_ms,graph_capture_ms,api_start_ms,first_token_ms,predicted_pull_ms,predicted_create_ms,predicted_ready_ms,link_bytes,link_requests,pull_bytes,pull_requests,start_bytes,start_requests,chat_bytes,chat_requests,cpu_snapshotter_ms,cpu_containerd_ms,cpu_workload_ms,cpu_bench_ms,cpu_reader_ms,ahead_planned_bytes,ahead_read_bytes,ahead_resident_bytes,ahead_skipped_bytes,ahead_ms,ahead_precision_permille,ahead_recall_permille,page_cache_left_kb,answer,timeline,metrics,link_latency_ms,link_bandwidth_mb,cpus,cpu_model,memory_bytes,kernel,esgz,versions
+2026-11-25T05:00:00Z/1/original cold,2026-11-25T05:00:00Z,original cold,original,cold,1,valid,,,2026-11-25T05:00:01Z,0.10,127.0.0.1:5070/m:original,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,overlayfs,,pulled,4,0,100,50,800,50,1000,150,950,,,,,,,,,,,,,,,,138450000,12,138450000,12,0,0,0,0,0,0,0,0,,,,,,,,,0,Hello!,,,30,400,2,Some CPU,24683000000,6.18.44,0.1.0,containerd=v2.4.2
+2026-11-25T05:00:00Z/1/hot,2026-11-25T05:00:00Z,hot,hot,cold,1,invalid,"it was ""warm"", really",,2026-11-25T05:00:01Z,0.10,127.0.0.1:5070/m:hot,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,stargz,,pulled,5,4,40,20,320,20,400,60,380,,,,,,,,,,,,,,,,138450000,12,138450000,12,0,0,0,0,6430,0,0,0,,,,,,,,,0,Hello!,,,30,400,2,Some CPU,24683000000,6.18.44,0.1.0,containerd=v2.4.2
 2026-11-25T05:00:00Z/2/hot,2026-11-25T05:00:00Z,hot,hot,cold,2,failed,,"the container ended: CONTAINER_EXITED, exit code 1","a
-b",0.10,127.0.0.1:5070/m:hot,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,stargz,,unknown,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,30,400,2,Some CPU,24683000000,6.18.44,0.1.0,containerd=v2.4.2
+b",0.10,127.0.0.1:5070/m:hot,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,stargz,,unknown,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,30,400,2,Some CPU,24683000000,6.18.44,0.1.0,containerd=v2.4.2
 "#);
         insta::assert_snapshot!(jsonl(&sample(1)).lines().last().unwrap_or_default(), @r#"
-{"run_id":"2026-11-25T05:00:00Z/1/auto","benchmark_started":"2026-11-25T05:00:00Z","row":"auto","arm":"auto","start":"cold","round":1,"status":"valid","invalid":"","error":null,"started":"2026-11-25T05:00:01Z","load_average":"0.10","image_ref":"127.0.0.1:5070/m:auto","manifest_digest":"sha256:44602a999abbebedf7de0ae1318e4f57e3cb1d67e482a65f9657f7541f3fe4bb","config_digest":"sha256:e4c4dc8820db4972223043f69514cd223b23ace6817c14a6dfc6118dd7c15d75","snapshotter":"stargz","options":"warm:profile.json","image_pull_state":"pulled","layers":6,"lazy_layers":5,"pull_ms":3973,"create_ms":262,"ready_ms":21576,"chat_ms":306,"total_ms":26117,"created_at_ms":4235,"ready_at_ms":25811,"first_token_at_ms":26015,"boot_ms":863,"import_ms":9493,"engine_init_ms":1510,"load_ms":1511,"compile_ms":5609,"warm_up_ms":null,"kv_cache_ms":863,"graph_capture_ms":null,"api_start_ms":1727,"first_token_ms":204,"predicted_pull_ms":3600,"predicted_create_ms":250,"predicted_ready_ms":21600,"link_bytes":720504600,"link_requests":256,"pull_bytes":139959400,"pull_requests":52,"start_bytes":580545200,"start_requests":204,"chat_bytes":0,"chat_requests":0,"cpu_snapshotter_ms":10230,"cpu_containerd_ms":2049,"cpu_workload_ms":20777,"cpu_bench_ms":1100,"cpu_reader_ms":640,"ahead_planned_bytes":357000000,"ahead_read_bytes":298321840,"ahead_resident_bytes":41000000,"ahead_skipped_bytes":6100000,"ahead_ms":6427,"ahead_precision_permille":934,"ahead_recall_permille":871,"page_cache_left_kb":0,"answer":"Hello!","timeline":"pulled=3973; created=4235; first-log=5098; import=5313; engine-init=14591; load=16101; compile=17612; kv-cache=23221; api-start=24084; ready=25811; first-token=26015; answer=26117","metrics":"on_demand_bytes_fetched=560000000; on_demand_remote_registry_fetch_count=1234","link_latency_ms":30,"link_bandwidth_mb":400,"cpus":2,"cpu_model":"SAMPLE CPU, made up","memory_bytes":24683000000,"kernel":"6.18.44","esgz":"0.1.0","versions":"containerd=v2.4.2; runc=1.1.5; stargz-snapshotter=v0.19.1"}
+{"run_id":"2026-11-25T05:00:00Z/1/auto","benchmark_started":"2026-11-25T05:00:00Z","row":"auto","arm":"auto","start":"cold","round":1,"status":"valid","invalid":"","error":null,"started":"2026-11-25T05:00:01Z","load_average":"0.10","image_ref":"127.0.0.1:5070/m:auto","manifest_digest":"sha256:44602a999abbebedf7de0ae1318e4f57e3cb1d67e482a65f9657f7541f3fe4bb","config_digest":"sha256:e4c4dc8820db4972223043f69514cd223b23ace6817c14a6dfc6118dd7c15d75","snapshotter":"stargz","options":"warm:profile.json","image_pull_state":"pulled","layers":6,"lazy_layers":5,"pull_ms":3973,"create_ms":262,"ready_ms":21576,"chat_ms":306,"total_ms":26117,"created_at_ms":4235,"ready_at_ms":25811,"first_log_at_ms":5098,"first_token_at_ms":26015,"boot_ms":863,"import_ms":9493,"engine_init_ms":1510,"load_ms":1511,"compile_ms":5609,"warm_up_ms":null,"kv_cache_ms":863,"graph_capture_ms":null,"api_start_ms":1727,"first_token_ms":204,"predicted_pull_ms":3600,"predicted_create_ms":250,"predicted_ready_ms":21600,"link_bytes":720504600,"link_requests":256,"pull_bytes":139959400,"pull_requests":52,"start_bytes":580545200,"start_requests":204,"chat_bytes":0,"chat_requests":0,"cpu_snapshotter_ms":10230,"cpu_containerd_ms":2049,"cpu_workload_ms":20777,"cpu_bench_ms":1100,"cpu_reader_ms":640,"ahead_planned_bytes":357000000,"ahead_read_bytes":298321840,"ahead_resident_bytes":41000000,"ahead_skipped_bytes":6100000,"ahead_ms":6427,"ahead_precision_permille":934,"ahead_recall_permille":871,"page_cache_left_kb":0,"answer":"Hello!","timeline":"pulled=3973; created=4235; first-log=5098; import=5313; engine-init=14591; load=16101; compile=17612; kv-cache=23221; api-start=24084; ready=25811; first-token=26015; answer=26117","metrics":"on_demand_bytes_fetched=560000000; on_demand_remote_registry_fetch_count=1234","link_latency_ms":30,"link_bandwidth_mb":400,"cpus":2,"cpu_model":"SAMPLE CPU, made up","memory_bytes":24683000000,"kernel":"6.18.44","esgz":"0.1.0","versions":"containerd=v2.4.2; runc=1.1.5; stargz-snapshotter=v0.19.1"}
 "#);
     }
 

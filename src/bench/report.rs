@@ -1,5 +1,5 @@
-//! A benchmark in words: the table, what does not count and why, and what the numbers mean. The same text from a report just made and
-//! from one read back from JSON.
+//! A benchmark in words: the tables, what does not count and why, and what the numbers mean. The same text from a report just
+//! made and from one read back from JSON.
 
 use std::fmt::Write;
 
@@ -134,7 +134,7 @@ fn setting(report: &Report, text: &mut String) {
     );
     let _ = writeln!(
         text,
-        "n: runs that count, of those made; {} rounds asked for, interleaved and rotated; figures are medians over the runs that \
+        "n: runs that count, of those made; {} rounds asked for, their order drawn anew for each; figures are medians over the runs that \
          count (medians of phases need not add up)",
         report.rounds
     );

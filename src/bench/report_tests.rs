@@ -165,7 +165,7 @@ link: 30 ms per request, 400 MB/s over all connections, in front of 127.0.0.1:50
 versions: esgz 0.1.0, containerd v2.4.2
 total: from the start of the pull (warm: of the pod) to a whole answer to "Say hello.", temperature 0, 8 tokens; pull: crictl pull; create: pod, container, start; ready: until /health says 200; chat: model list and answer
 cold: wiped state, page cache dropped, image not there; warm: image on disk, page cache dropped. In a cold run the registry's own files are cold too.
-n: runs that count, of those made; 3 rounds asked for, interleaved and rotated; figures are medians over the runs that count (medians of phases need not add up)
+n: runs that count, of those made; 3 rounds asked for, their order drawn anew for each; figures are medians over the runs that count (medians of phases need not add up)
 started 2026-11-25T05:00:00Z
 "#);
 }
@@ -286,7 +286,7 @@ link: 30 ms per request, 400 MB/s over all connections, in front of 127.0.0.1:50
 versions: esgz 0.1.0, containerd v2.4.2, runc 1.1.5, stargz-snapshotter v0.19.1
 total: from the start of the pull (warm: of the pod) to a whole answer to "Say hello.", temperature 0, 8 tokens; pull: crictl pull; create: pod, container, start; ready: until /health says 200; chat: model list and answer
 cold: wiped state, page cache dropped, image not there; warm: image on disk, page cache dropped. In a cold run the registry's own files are cold too.
-n: runs that count, of those made; 5 rounds asked for, interleaved and rotated; figures are medians over the runs that count (medians of phases need not add up)
+n: runs that count, of those made; 5 rounds asked for, their order drawn anew for each; figures are medians over the runs that count (medians of phases need not add up)
 started 2026-11-25T05:00:00Z
 "#);
 }

@@ -1,9 +1,9 @@
 //! The phases of one run on its own time axis: the four that every run has, cut further where its timeline tells more.
 //!
-//! The outer phases come from the marks, so the spans of a run add up to its total exactly. What the workload's log tells only cuts
-//! the time until ready, and the first token the time after it; moments outside are moved to the edge, not believed.
+//! The outer phases come from the marks, so the spans of a run add up to its total exactly. What the workload's log tells only
+//! cuts the time until ready, and the first token the time after it; moments outside are moved to the edge, not believed.
 
-use super::result::{Measured, Run, Start};
+use super::result::{Measured, Moment, Run, Start};
 
 /// A stretch of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,12 @@ pub(super) fn begin(run: &Run, m: &Measured) -> u64 {
     m.timeline.iter().find(|t| t.name == "pulled").map_or(0, |t| t.at_ms)
 }
 
+/// When a moment was, in milliseconds since the run's clock began.
+pub(super) fn moment(run: &Run, m: &Measured, name: &str) -> Option<u64> {
+    let at = m.timeline.iter().find(|t| t.name == name)?.at_ms;
+    Some(at.saturating_sub(begin(run, m)))
+}
+
 /// The spans of a run, without gaps, from 0 to its total. Those of no length are left out.
 pub(super) fn spans(run: &Run, m: &Measured) -> Vec<Span> {
     let begin = begin(run, m);
@@ -55,12 +61,15 @@ pub(super) fn spans(run: &Run, m: &Measured) -> Vec<Span> {
     let mut starts: Vec<(u64, &str)> = vec![(0, "pull"), (pulled, "create")];
     let told = m.timeline.iter().any(|t| !OURS.contains(&t.name.as_str()));
     let inside = |t: u64, low: u64, high: u64| t.saturating_sub(begin).clamp(low, high);
+    // A first line behind the first phase that the log names tells nothing more.
+    let named = |t: &&Moment| t.name != IMPORT && !OURS.contains(&t.name.as_str());
+    let first_named = m.timeline.iter().filter(named).map(|t| t.at_ms).min().unwrap_or(u64::MAX);
     let first_log = m.timeline.iter().any(|t| t.name == "first-log");
     starts.push((created, if first_log || told { BOOT } else { START }));
     let mut within: Vec<(u64, &str)> = m
         .timeline
         .iter()
-        .filter(|t| t.name == "first-log" || !OURS.contains(&t.name.as_str()))
+        .filter(|t| (t.name == "first-log" && t.at_ms <= first_named) || !OURS.contains(&t.name.as_str()))
         .map(|t| {
             let name = match (t.name.as_str(), told) {
                 ("first-log", true) => IMPORT,
@@ -147,6 +156,11 @@ mod tests {
         // A program that is not vLLM: nothing says that it imports.
         let other = with("hot", &[("first-log", 200)]);
         assert_eq!(other[2..4], named(&[("boot", 150, 200), ("start", 200, 950)]));
+        // An import may be told to begin with the process itself, and a first line may come late.
+        let whole = with("hot", &[("import", 150), ("first-log", 300), ("load", 600)]);
+        assert_eq!(whole[2..4], named(&[("import", 150, 600), ("load", 600, 950)]));
+        let late = with("hot", &[("load", 300), ("first-log", 600)]);
+        assert_eq!(late[2..4], named(&[("boot", 150, 300), ("load", 300, 950)]));
         // A warm run's clock begins behind the first mark.
         let warm = with("original warm", &[("pulled", 7), ("first-log", 107), ("load", 507)]);
         assert_eq!(warm[1..4], named(&[("boot", 50, 100), ("import", 100, 500), ("load", 500, 950)]));

@@ -1,7 +1,7 @@
 //! Numbers of several runs: what a row's valid runs say ([`Row`]), and how rows differ, paired by round ([`pairs`]).
 //!
-//! Invalid and failed runs are counted and left out. A report may come from anywhere: sums stop at the largest number, they do not
-//! panic.
+//! Invalid and failed runs are counted and left out. A report may come from anywhere: sums stop at the largest number, they do
+//! not panic.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -207,7 +207,7 @@ fn row(name: &str, arm: &ArmFacts, runs: &[Run]) -> Row {
         cpu_snapshotter: cpu(|c| c.snapshotter_ms),
         cpu_containerd: cpu(|c| c.containerd_ms),
         cpu_workload: cpu(|c| c.workload_ms),
-        cpu_reader: told("cpu_ms"),
+        cpu_reader: spread(&reader_ms),
         layers: if layers.len() == 1 { layers.pop() } else { None },
         ahead: valid.iter().any(|m| m.warm.is_some()).then(|| Ahead {
             planned: told("bytes_planned"),
@@ -247,6 +247,12 @@ pub fn cpu(cpu: &Split<CpuUse>, f: impl Fn(&CpuUse) -> u64) -> u64 {
 pub fn told(m: &Measured, key: &str) -> Option<u64> {
     let values = each(m.warm.as_ref()?).into_iter().filter_map(|v| v.get(key)?.as_u64());
     values.reduce(u64::saturating_add)
+}
+
+/// CPU time of the reader on the node; of one in the container, which is counted as workload too, what it says itself.
+pub fn reader_ms(m: &Measured) -> Option<u64> {
+    let on_node = cpu(&m.cpu, |c| c.reader_ms);
+    if on_node > 0 { Some(on_node) } else { told(m, "cpu_ms") }
 }
 
 /// A share between 0 and 1 that a single read-ahead tells, in 1/1000.

@@ -132,7 +132,12 @@ pub(super) fn link(report: &Report) -> String {
         0 => "no limit of bandwidth".into(),
         mb => format!("{mb} MB/s over all connections"),
     };
-    format!("{} ms per request, {bandwidth}", report.link.latency_ms)
+    let each = match report.link.connection_mb {
+        0 => String::new(),
+        mb => format!(", {mb} MB/s each"),
+    };
+    let preset = report.link.preset.as_ref().map(|p| format!(" ({p})")).unwrap_or_default();
+    format!("{} ms per request, {bandwidth}{each}{preset}", report.link.latency_ms)
 }
 
 /// The machine, in words.

@@ -1,7 +1,7 @@
 //! The pictures of a report, drawn as SVG in two widths: for a screen (and a blog), and for a phone.
 //!
-//! The three families of stacked bars are those of the benchmark that this one grew out of: everything until the first answer, what
-//! comes before the server starts, and the start of the server itself, with the loading of the weights. A bar is the row's
+//! The three families of stacked bars are those of the benchmark that this one grew out of: everything until the first answer,
+//! what comes before the server starts, and the start of the server itself, with the loading of the weights. A bar is the row's
 //! median run, not the medians of its phases, which do not add up.
 
 mod axis;

@@ -1,8 +1,8 @@
 //! Two arms compared round by round, and what may be said about it.
 //!
-//! The method: the ratio of the two totals within each round, where both met the same machine; Student's t interval (95 %) around the
-//! mean of the logarithms, so that the result is a geometric mean with its interval; beside it the exact signed-rank test of
-//! Wilcoxon, which supposes no shape but cannot say anything with few rounds. All comparisons of a report are one family: their p
+//! The method: the ratio of the two totals within each round, where both met the same machine; Student's t interval (95 %) around
+//! the mean of the logarithms, so that the result is a geometric mean with its interval; beside it the exact signed-rank test of
+//! Wilcoxon, which supposes symmetry only but cannot say anything with few rounds. All comparisons of a report are one family: their p
 //! values are raised after Holm, so that the chance of even one false claim is 5 %.
 
 use std::collections::BTreeMap;
