@@ -309,14 +309,15 @@ fn planned(args: &Args, profile: &Profile, out: &Output) -> Result<plan::Choice,
     let model = args.model.read()?;
     let pinned = Pinned {
         layout: None,
-        needs_hot: args.startup_layer.is_some() || args.hot_layer.is_some(),
+        needs_hot: args.startup_layer.is_some() || args.hot_layer.is_some() || args.embed_warm.is_some(),
         chunk_size: args.chunk_size,
         fitted: args.chunks.map(|chunks| chunks == Chunks::Fitted),
         stored: args.hot_level.map(|level| level == 0),
         zstd: args.output_format == Format::ZstdChunked,
     };
     // Nobody reads ahead unless something says so.
-    let choice = plan::choose(&Workload::of(profile, 0), &model, &pinned, Reader::None, args.startup_layer.is_some());
+    let reader = if args.embed_warm.is_some() { Reader::Workload } else { Reader::None };
+    let choice = plan::choose(&Workload::of(profile, 0), &model, &pinned, reader, args.startup_layer.is_some());
     let ms = choice.predicted.millis();
     out.say(format_args!(
         "layout {}: predicted pull {} ms, create {} ms, ready {} ms; `esgz plan` says why",

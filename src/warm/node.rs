@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -153,9 +153,14 @@ pub fn watch(
             match manifests.list(&manifest) {
                 Ok(list) => {
                     let points = order(manifests.layers(&manifest), &mounts);
-                    let image = one(node, manifest, &list, &points, began, &mut alive)?;
-                    tell(Event::Image(&image));
-                    images.push(image);
+                    match one(node, manifest, &list, &points, began, &mut alive) {
+                        Ok(image) => {
+                            tell(Event::Image(&image));
+                            images.push(image);
+                        }
+                        // Unmounted meanwhile.
+                        Err(e) => tell(Event::Warning(format!("manifest {manifest}: its layers cannot be read: {e}"))),
+                    }
                 }
                 Err(why) => tell(Event::Warning(format!("manifest {manifest}: {why}"))),
             }
@@ -243,7 +248,7 @@ impl Manifests {
             let digest = name.to_str().and_then(|n| format!("sha256:{n}").parse::<Digest>().ok());
             let small = entry.metadata().is_ok_and(|m| m.is_file() && m.len() <= MAX_MANIFEST);
             if let (Some(digest), true) = (digest, small)
-                && let Ok(bytes) = fs::read(entry.path())
+                && let Some(bytes) = object(&entry.path())
                 && Digest::of(&bytes) == digest
                 && let Some(found) = carrying(&bytes)
             {
@@ -271,6 +276,18 @@ impl Manifests {
         let profile = carried::unpack(packed).map_err(|e| format!("annotation {}: {e}", names::WARM))?;
         Ok(List::of(&profile))
     }
+}
+
+/// What a file holds, if it may be a JSON object: of a small layer no more than its first byte is read.
+fn object(path: &Path) -> Option<Vec<u8>> {
+    let mut file = fs::File::open(path).ok()?;
+    let mut bytes = vec![0];
+    file.read_exact(&mut bytes).ok()?;
+    if bytes != b"{" {
+        return None;
+    }
+    file.take(MAX_MANIFEST).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
 }
 
 /// The lazy layers and the packed list of a manifest that has one.
