@@ -62,8 +62,8 @@ struct RunArgs {
 #[derive(Debug, clap::Args)]
 #[group(id = "warm-run")]
 struct Own {
-    /// Profile to read by: a file; embedded, the one that `convert --embed-warm` put into the image; or from-image[:NAME], the one
-    /// that `esgz profile push` put beside the image of --image [default: embedded]
+    /// Profile to read by: a file; embedded, the one that `convert --embed-warm` put into the image; or from-image, the one that `esgz
+    /// profile push` put beside the image of --image (where there are several, from-image:NAME) [default: embedded]
     #[arg(long, value_name = "FILE", value_parser = place)]
     profile: Option<Place>,
     /// Image that --profile from-image is about

@@ -190,6 +190,6 @@ fn what_becomes_of_a_start_up_layer_is_said() {
         .assert()
         .success()
         .stderr(predicate::str::contains(
-            "start-up layer: 0 files of 0 bytes added; left out: 1 stale, 0 whose path is taken, 1 that are no bytecode",
+            "start-up layer: 0 files of 0 bytes added; left out: 1 stale, 0 whose path is taken, 1 other",
         ));
 }
