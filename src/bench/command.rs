@@ -62,9 +62,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_daemon_left_behind_does_not_hold_us() {
-        let start = std::time::Instant::now();
-        assert_eq!(sh("sleep 5 & echo done", LIMIT).await.unwrap(), "done\n");
-        assert!(start.elapsed() < Duration::from_secs(3));
+        // It outlives the limit, so that waiting for it would be an error.
+        assert_eq!(sh("sleep 15 & echo done", LIMIT).await.unwrap(), "done\n");
     }
 
     #[tokio::test]

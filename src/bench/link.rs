@@ -13,8 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -101,6 +100,17 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(upstream: &str, shape: Shape) -> Self {
+        Self {
+            upstream: upstream.into(),
+            latency: shape.latency,
+            pace: Pace::new(shape.bytes_per_second),
+            rate: shape.connection_bytes_per_second,
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
     fn traffic(&self) -> Traffic {
         Traffic { requests: self.requests.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
@@ -111,14 +121,7 @@ impl Link {
     pub async fn start(listen: &str, upstream: &str, shape: Shape) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            upstream: upstream.into(),
-            latency: shape.latency,
-            pace: Pace::new(shape.bytes_per_second),
-            rate: shape.connection_bytes_per_second,
-            requests: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new(upstream, shape));
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, accepting })
     }
@@ -168,14 +171,26 @@ async fn serve(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut server = TcpStream::connect(&shared.upstream).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (client_read, client_write) = client.split();
-    let (server_read, server_write) = server.split();
+    pump(client.split(), server.split(), shared).await
+}
+
+/// Both directions of a connection until both have ended.
+async fn pump(
+    client: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    server: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    shared: &Shared,
+) -> io::Result<()> {
     let turned = AtomicBool::new(true);
-    tokio::try_join!(up(client_read, server_write, &turned, shared), down(server_read, client_write, &turned, shared))?;
+    tokio::try_join!(up(client.0, server.1, &turned, shared), down(server.0, client.1, &turned, shared))?;
     Ok(())
 }
 
-async fn up(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, turned: &AtomicBool, shared: &Shared) -> io::Result<()> {
+async fn up(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    turned: &AtomicBool,
+    shared: &Shared,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let n = from.read(&mut buffer).await?;
@@ -190,7 +205,12 @@ async fn up(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, turned: &AtomicBool, 
     }
 }
 
-async fn down(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, turned: &AtomicBool, shared: &Shared) -> io::Result<()> {
+async fn down(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    turned: &AtomicBool,
+    shared: &Shared,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     let own = Pace::new(shared.rate);
     loop {

@@ -101,13 +101,17 @@ fn whole_files_are_read_beside_the_list() {
     list.add_whole("/w".into(), 20 * MIB);
     let roots = Roots::open_all([dir.path()]).expect("opened");
     for threads in [1, 4, 16] {
-        for name in ["a", "w"] {
-            let file = File::open(dir.path().join(name)).expect("there");
-            let _advice_only = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
-        }
-        let (counts, ended) = read(&list, whole_from, &roots, threads, Budget::default(), || true);
-        assert_eq!((counts.bytes_read + counts.bytes_resident, ended), (25 * MIB, Ended::Done));
-        assert_eq!(absent(&dir, "w", 20 * MIB) + absent(&dir, "a", 5 * MIB), 0);
+        // A machine that is short of memory may drop a page before it is counted: then once more.
+        let all = (0..5).any(|_| {
+            for name in ["a", "w"] {
+                let file = File::open(dir.path().join(name)).expect("there");
+                let _advice_only = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+            }
+            let (counts, ended) = read(&list, whole_from, &roots, threads, Budget::default(), || true);
+            assert_eq!((counts.bytes_read + counts.bytes_resident, ended), (25 * MIB, Ended::Done));
+            absent(&dir, "w", 20 * MIB) + absent(&dir, "a", 5 * MIB) == 0
+        });
+        assert!(all, "{threads} threads leave something out");
     }
 }
 
