@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::cri::{self, Cri};
+use super::forecast::Forecast;
 use super::link::{Link, Preset, Shape};
 use super::measure::{Part, Rig};
 use super::observe;
@@ -35,6 +36,8 @@ pub struct Bench<'w> {
     stack: Stack,
     report: Report,
     env: Option<Env>,
+    /// What is predicted, if it was asked for.
+    forecast: Option<Forecast>,
     /// Each arm's own command; empty where nothing is put before it.
     commands: Vec<Vec<String>>,
     /// The program that reads ahead.
@@ -103,12 +106,17 @@ impl<'w> Bench<'w> {
             },
             rounds: options.rounds,
             seed: options.seed,
+            anchor: None,
             arms: Vec::new(),
             runs: Vec::new(),
         };
+        let wrong = |e: crate::plan::ModelError| Error::Options(format!("nothing can be predicted: {e}"));
+        let forecast = options.predict.as_ref().map(|p| Forecast::new(p, &report.link, report.machine.cpus));
+        let forecast = forecast.transpose().map_err(wrong)?;
         let stack = Stack::new(&options.stack, options.timeout);
         let client = Client::new()?;
-        Ok(Self { options, stack, report, env: None, commands: Vec::new(), binary, client, folder, private, watch })
+        let commands = Vec::new();
+        Ok(Self { options, stack, report, env: None, forecast, commands, binary, client, folder, private, watch })
     }
 
     /// What was measured so far.
@@ -165,6 +173,9 @@ impl<'w> Bench<'w> {
             }
             let image = probe::image(&arm.image).await?;
             self.report.arms.push(arm.facts(&image));
+            if let Some(forecast) = &mut self.forecast {
+                forecast.add(arm, &image.manifest);
+            }
             self.commands.push(match arm.injected() {
                 Some(_) => inject::command(&image.config.raw, &self.options.args, &arm.image.to_string())?,
                 None => Vec::new(),
@@ -223,6 +234,9 @@ impl<'w> Bench<'w> {
             outcome,
         });
         cross_check(&mut self.report.runs, arm::ORIGINAL);
+        if let Some(forecast) = &self.forecast {
+            forecast.enter(&mut self.report);
+        }
         if let Some(run) = self.report.runs.last() {
             let text = serde_json::to_string_pretty(run).unwrap_or_default();
             let _copy = fs::write(folder.join("run.json"), text);

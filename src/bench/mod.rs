@@ -12,12 +12,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::profile::Profile;
+
 pub mod arm;
 mod command;
 pub mod cri;
 pub mod evidence;
 mod figures;
 pub mod flat;
+mod forecast;
 pub mod inject;
 pub mod link;
 pub mod local;
@@ -81,6 +84,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Arguments of the container in place of the image's own; empty: the image's.
     pub args: Vec<String>,
+    /// Profile of the original's start, to predict the arms from.
+    pub predict: Option<Profile>,
     /// Folder for logs and evidence; a temporary one when absent.
     pub evidence: Option<PathBuf>,
 }

@@ -158,7 +158,7 @@ fn table(out: &mut String, sheet: &Sheet) {
     let _ = write!(
         out,
         "<section class=\"card\"><h2>{}</h2><div class=\"scroll\" tabindex=\"0\"><table><thead><tr>",
-        sheet.title
+        escaped(&sheet.title)
     );
     let side = |i: usize| if i < sheet.texts { " class=\"text\"" } else { "" };
     for (i, head) in sheet.head.iter().enumerate() {

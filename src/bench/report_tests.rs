@@ -52,6 +52,7 @@ pub(in crate::bench) fn report(runs: Vec<Run>) -> Report {
         },
         rounds: 3,
         seed: 0,
+        anchor: None,
         arms: names.iter().map(arm).collect(),
         runs,
     }

@@ -39,6 +39,9 @@ pub struct Report {
     /// What the order of the arms in each round was drawn from.
     #[serde(default)]
     pub seed: u32,
+    /// What the predictions take for the workload's own time, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<Anchor>,
     /// The arms.
     pub arms: Vec<ArmFacts>,
     /// Every run in the order it was made.
@@ -113,6 +116,15 @@ pub struct ArmFacts {
     /// What `plan` predicted for it on this link, if it was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub predicted: Option<Predicted>,
+}
+
+/// How long a warm start of the original takes, for predictions of everything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// From the container's start to ready.
+    pub ready_ms: u64,
+    /// It is the median of this report's own warm runs of the original, and not the time in the profile.
+    pub measured: bool,
 }
 
 /// A prediction, in milliseconds.

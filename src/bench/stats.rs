@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::arm::ORIGINAL;
-use super::result::{ArmFacts, CpuUse, Measured, Predicted, Report, Run, Split, Start, Traffic};
+use super::result::{Anchor, ArmFacts, CpuUse, Measured, Predicted, Report, Run, Split, Start, Traffic};
 
 pub mod pairs;
 pub mod ranks;
@@ -129,6 +129,9 @@ pub struct Analysis {
     pub rows: Vec<Row>,
     /// Rows that the others are compared with.
     pub baselines: Vec<String>,
+    /// What the predictions start from, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<Anchor>,
     /// The comparisons, one family.
     pub comparisons: Vec<Comparison>,
 }
@@ -141,7 +144,7 @@ impl Analysis {
         let names: Vec<&str> = rows.iter().map(|r| r.name.as_str()).collect();
         let against: Vec<&str> = baselines.iter().map(String::as_str).collect();
         let comparisons = pairs::compare(&report.runs, &names, &against);
-        Self { rows, baselines, comparisons }
+        Self { rows, baselines, anchor: report.anchor, comparisons }
     }
 
     /// Ratio and interval of a row to a baseline, whichever way the pair was compared.

@@ -5,14 +5,14 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use super::figures::{
     NONE, median, median_range, megabytes, p, percent, ratio_between, seconds, signed_seconds, thousandths,
 };
-use super::result::Predicted;
+use super::result::{Anchor, Predicted};
 use super::stats::{Analysis, Row, Spread, real};
 use super::words::shown;
 
 /// A table as data: what the terminal and the page draw in their own ways.
 pub(super) struct Sheet {
     /// What it is about.
-    pub(super) title: &'static str,
+    pub(super) title: String,
     /// Columns.
     pub(super) head: Vec<String>,
     /// Cells; the first is a name.
@@ -22,8 +22,8 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    fn new(title: &'static str, head: &[&str]) -> Self {
-        Self { title, head: head.iter().map(|h| (*h).to_owned()).collect(), rows: Vec::new(), texts: 1 }
+    fn new(title: impl Into<String>, head: &[&str]) -> Self {
+        Self { title: title.into(), head: head.iter().map(|h| (*h).to_owned()).collect(), rows: Vec::new(), texts: 1 }
     }
 
     /// Drawn with lines.
@@ -43,7 +43,7 @@ impl Sheet {
 
 /// All that have something to tell.
 pub(super) fn sheets(all: &Analysis) -> Vec<Sheet> {
-    let some = [comparisons(all), predictions(&all.rows), ahead(&all.rows)];
+    let some = [comparisons(all), predictions(all), ahead(&all.rows)];
     [times(all), costs(&all.rows)].into_iter().chain(some.into_iter().flatten()).collect()
 }
 
@@ -119,12 +119,19 @@ fn comparisons(all: &Analysis) -> Option<Sheet> {
     (!sheet.rows.is_empty()).then_some(sheet)
 }
 
-fn predictions(rows: &[Row]) -> Option<Sheet> {
+fn predictions(all: &Analysis) -> Option<Sheet> {
+    let from = match all.anchor {
+        None => String::new(),
+        Some(Anchor { ready_ms, measured: true }) => {
+            format!(" (the workload's own {} s as the original's warm starts took here)", seconds(ready_ms))
+        }
+        Some(Anchor { ready_ms, measured: false }) => format!(" (the workload's own {} s from the profile)", seconds(ready_ms)),
+    };
     let mut sheet = Sheet::new(
-        "Predicted and measured, s",
+        format!("Predicted and measured, s{from}"),
         &["arm", "pull", "measured", "create", "measured", "ready", "measured", "sum", "measured", "error of the sum"],
     );
-    for row in rows {
+    for row in &all.rows {
         let Some(Predicted { pull_ms, create_ms, ready_ms }) = row.predicted else { continue };
         let sum = pull_ms.saturating_add(create_ms).saturating_add(ready_ms);
         let error = row.until_ready.filter(|s| s.median > 0).map(|s| real(sum) / real(s.median) - 1.0);

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
 use super::output::Output;
+use super::profile;
 use crate::bench::local::Event;
 use crate::bench::result::{Outcome, Report, Run};
 use crate::bench::{Arm, Bench, Error, Options, Preset, flat, page, report};
@@ -84,6 +85,9 @@ struct Local {
     /// Environment of the container; the value is not recorded
     #[arg(long = "env", value_name = "K=V", value_parser = variable)]
     env: Vec<(String, String)>,
+    /// Profile of the original's start: what `plan` predicts from it for each arm stands beside what is measured
+    #[arg(long, value_name = "FILE")]
+    predict: Option<PathBuf>,
     /// Keep logs and evidence of each run in this folder (new or empty)
     #[arg(long, value_name = "DIR")]
     evidence: Option<PathBuf>,
@@ -176,6 +180,7 @@ fn local(args: Local, out: &Output) -> Result<u8, Failure> {
     let json = args.json;
     let (latency, all, each) = args.link.map_or((30, 400, 0), Preset::figures);
     let own = args.latency_ms.is_some() || args.bandwidth_mb.is_some() || args.connection_mb.is_some();
+    let predict = args.predict.as_deref().map(profile::read).transpose()?;
     let options = Options {
         stack: args.stack,
         arms: args.arms,
@@ -192,6 +197,7 @@ fn local(args: Local, out: &Output) -> Result<u8, Failure> {
         keep_going: args.keep_going,
         env: args.env,
         args: args.args,
+        predict,
         evidence: args.evidence,
     };
     let file = json.as_deref().filter(|f| *f != Path::new("-"));
