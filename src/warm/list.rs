@@ -1,7 +1,9 @@
 //! What is to be read, and in which order: the ranges of a profile, put together to what lies in one chunk of a converted image.
 //!
 //! A lazy snapshotter decompresses a whole chunk for the first byte of it, and two readers of one chunk that is not there yet
-//! decompress it twice. One unit is therefore what a profile says of one chunk, and one thread reads it.
+//! decompress it twice. It also fetches at least 2 MiB of the blob from a chunk's start on, in whole regions, and two readers that
+//! want overlapping sets of regions at the same time both fetch what they share. One thread therefore reads what lies in one
+//! chunk, and one after the other the chunks that stand close together and are touched at about the same time: a unit.
 
 use std::ops::Range;
 
@@ -17,7 +19,7 @@ pub struct Target {
     pub size: u64,
 }
 
-/// Ranges of one file that are read by one thread, one after the other.
+/// Ranges of one file that are read by one thread, one after the other. Two that touch lie in two chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
     /// Position in [`List::targets`].
@@ -79,7 +81,14 @@ impl List {
 /// Piece of a file that is read whole: long enough for a network disk to read ahead in.
 const PIECE: u64 = 8 << 20;
 
-/// The ranges of a file by the chunk that they lie in, with the time of the first touch.
+/// Chunks of one unit stand no further apart than this, in bytes of the file: what 2 MiB of the blob hold, or a little more.
+const NEAR: u64 = 4 << 20;
+/// And are first touched within so many milliseconds.
+const TOGETHER: u64 = 300;
+/// Bytes of a unit of several chunks: there have to be enough units for all threads.
+const UNIT: u64 = 8 << 20;
+
+/// The ranges of a file by the chunks that they lie in, put together, with the time of the first touch.
 fn units(file: &File) -> impl Iterator<Item = (u64, Vec<Range<u64>>)> {
     let chunks = plan::hot_chunks(file);
     let mut out: Vec<(u64, Vec<Range<u64>>)> = Vec::with_capacity(chunks.len());
@@ -100,11 +109,25 @@ fn units(file: &File) -> impl Iterator<Item = (u64, Vec<Range<u64>>)> {
                 break;
             }
         }
-        if !inside.is_empty() {
-            out.push((first, inside));
+        if inside.is_empty() {
+            continue;
+        }
+        match out.last_mut() {
+            Some((at, before)) if are_together((*at, before), (first, &inside)) => {
+                *at = first.min(*at);
+                before.extend(inside);
+            }
+            _ => out.push((first, inside)),
         }
     }
     out.into_iter()
+}
+
+/// Whether what is read of a chunk joins what is read of those before it.
+fn are_together(before: (u64, &[Range<u64>]), next: (u64, &[Range<u64>])) -> bool {
+    let bytes = |ranges: &[Range<u64>]| ranges.iter().map(|r| r.end - r.start).sum::<u64>();
+    let (Some(end), Some(start)) = (before.1.last().map(|r| r.end), next.1.first().map(|r| r.start)) else { return false };
+    start.saturating_sub(end) <= NEAR && before.0.abs_diff(next.0) <= TOGETHER && bytes(before.1) + bytes(next.1) <= UNIT
 }
 
 #[cfg(test)]
@@ -135,11 +158,23 @@ mod tests {
             [
                 (0, vec![0..4096, 8192..12288]),
                 (1, vec![0..5000]),
-                (0, vec![40 * MIB..42 * MIB]),
-                (0, vec![42 * MIB..43 * MIB]),
+                (0, vec![40 * MIB..42 * MIB, 42 * MIB..43 * MIB]),
             ]
         );
         assert_eq!(list.bytes(), 4096 + 4096 + 3 * MIB + 5000);
+    }
+
+    #[test]
+    fn chunks_that_are_far_apart_in_place_or_time_or_too_many_are_read_by_several() {
+        let units = |ranges: &[Touched]| {
+            let list = List::of(&profile(vec![sample::file("/f", 400 * MIB, ranges)]));
+            list.units.iter().map(|u| u.ranges[0].start / MIB).collect::<Vec<_>>()
+        };
+        assert_eq!(units(&[Touched(0, MIB, 0), Touched(5 * MIB, MIB, 0)]), [0], "4 MiB apart");
+        assert_eq!(units(&[Touched(0, MIB, 0), Touched(5 * MIB + 4096, MIB, 0)]), [0, 5], "a page more");
+        assert_eq!(units(&[Touched(0, MIB, 900), Touched(3 * MIB, MIB, 600)]), [0], "0.3 s apart");
+        assert_eq!(units(&[Touched(0, MIB, 901), Touched(3 * MIB, MIB, 600)]), [3, 0], "a millisecond more");
+        assert_eq!(units(&[Touched(0, 20 * MIB, 0)]), [0, 8, 16], "8 MiB each");
     }
 
     #[test]
