@@ -18,6 +18,7 @@ use super::{Failure, profile};
 use crate::http::address::is_loopback;
 use crate::image::{Reference, wrapped};
 use crate::profile::Profile;
+use crate::record;
 use crate::warm::launch::{Side, Watched, split};
 use crate::warm::{self, Budget, node};
 
@@ -287,7 +288,14 @@ fn profile_of(args: &Own, out: &Output) -> Result<Option<Profile>, Failure> {
     let embedded = Path::new(wrapped::FOLDER).join(wrapped::PROFILE);
     let profile = match &args.profile {
         None if !embedded.exists() && !args.also.is_empty() => None,
-        None | Some(Place::Embedded) => Some(profile::read(&embedded)?),
+        None | Some(Place::Embedded) => {
+            let profile = profile::read(&embedded)?;
+            // Of the image, unlike a profile's own: the machine that its compiled caches were made on.
+            if let Some(foreign) = warm::foreign(&profile.header.host, &record::machine()) {
+                out.say(format_args!("esgz warm: warning: {foreign}"));
+            }
+            Some(profile)
+        }
         Some(Place::Other(other)) => {
             // Only `from-image` asks for it.
             let none = Reference::Layout { dir: PathBuf::new(), tag: None };

@@ -238,7 +238,7 @@ impl Job<'_> {
         let additions = self.additions(&planned, profile, pool)?;
         let carried = profile.filter(|_| self.options.layout.has_hot());
         let carried = carried.map(|p| carried::of(&p.header.platform, &planned.plan.lazy));
-        let written = carried.as_ref().map(profile::write).unwrap_or_default();
+        let written = carried.as_ref().map(|list| written(list, additions.as_ref())).unwrap_or_default();
         let embedded = self.embedded(&planned, &written)?;
         let with_hot =
             !planned.plan.hot.is_empty() || additions.as_ref().is_some_and(|a| !a.is_empty()) || embedded.is_some();
@@ -501,6 +501,13 @@ impl Job<'_> {
         };
         Ok(publish::NewLayer { descriptor: known.descriptor, diff_id: known.diff_id, report })
     }
+}
+
+/// The list for the read-ahead inside the image, with what the compiled caches beside it are bound to.
+fn written(list: &Profile, additions: Option<&Additions<'_>>) -> Vec<u8> {
+    let mut list = list.clone();
+    list.header.host.extend(additions.map(|a| a.host.clone()).unwrap_or_default());
+    profile::write(&list)
 }
 
 /// Annotations that this program writes on an eStargz layer.

@@ -5,7 +5,7 @@
 //! (`.stargz-snapshotter/DIGEST.json`). containerd has stored the manifest before any layer; the one that lists the blob carries
 //! what a start reads. Hidden here: how mounts are noticed, and how manifests are found.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -19,9 +19,11 @@ use serde_json::Value;
 use super::list::List;
 use super::reader::{self, Budget, Counts, Ended};
 use super::roots::Roots;
+use crate::convert::startup;
 use crate::digest::Digest;
 use crate::image::names;
 use crate::profile::carried;
+use crate::record;
 
 /// Schema of what the daemon leaves.
 pub const SCHEMA: &str = "esgz.warm-node/v1";
@@ -150,6 +152,9 @@ pub fn watch(
         if let Some(manifest) = next {
             waiting.remove(&manifest);
             done.insert(manifest);
+            if let Some(foreign) = manifests.foreign(&manifest, record::machine) {
+                tell(Event::Warning(format!("manifest {manifest}: {foreign}")));
+            }
             match manifests.list(&manifest) {
                 Ok(list) => {
                     let points = order(manifests.layers(&manifest), &mounts);
@@ -226,8 +231,17 @@ fn blob_of(point: &Path) -> Option<Digest> {
 struct Manifests {
     folder: PathBuf,
     seen: HashSet<std::ffi::OsString>,
-    /// By manifest: its lazy layers, lowest first, and the packed list.
-    found: HashMap<Digest, (Vec<Digest>, String)>,
+    found: HashMap<Digest, Found>,
+}
+
+/// What a manifest carries.
+struct Found {
+    /// Its lazy layers, lowest first.
+    layers: Vec<Digest>,
+    /// The packed list.
+    packed: String,
+    /// Facts about the machine that compiled caches in its hot layer were made on; nothing once they were told.
+    made_on: BTreeMap<String, String>,
 }
 
 impl Manifests {
@@ -260,21 +274,27 @@ impl Manifests {
     }
 
     fn layers(&self, manifest: &Digest) -> &[Digest] {
-        self.found.get(manifest).map_or(&[], |(layers, _)| layers)
+        self.found.get(manifest).map_or(&[], |f| &f.layers)
     }
 
     /// Manifests of which a layer is mounted, in an order that does not change.
     fn of(&self, here: &HashSet<Digest>) -> Vec<Digest> {
         let mut all: Vec<Digest> =
-            self.found.iter().filter(|(_, (l, _))| l.iter().any(|l| here.contains(l))).map(|(m, _)| *m).collect();
+            self.found.iter().filter(|(_, f)| f.layers.iter().any(|l| here.contains(l))).map(|(m, _)| *m).collect();
         all.sort_unstable();
         all
     }
 
     fn list(&self, manifest: &Digest) -> Result<List, String> {
-        let Some((_, packed)) = self.found.get(manifest) else { return Err("it is gone".into()) };
-        let profile = carried::unpack(packed).map_err(|e| format!("annotation {}: {e}", names::WARM))?;
+        let Some(found) = self.found.get(manifest) else { return Err("it is gone".into()) };
+        let profile = carried::unpack(&found.packed).map_err(|e| format!("annotation {}: {e}", names::WARM))?;
         Ok(List::of(&profile))
+    }
+
+    /// What is to be said, once, where this machine is another one than the image's compiled caches were made on.
+    fn foreign(&mut self, manifest: &Digest, here: impl FnOnce() -> BTreeMap<String, String>) -> Option<String> {
+        let made_on = std::mem::take(&mut self.found.get_mut(manifest)?.made_on);
+        if made_on.is_empty() { None } else { super::foreign(&made_on, &here()) }
     }
 }
 
@@ -290,14 +310,18 @@ fn object(path: &Path) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The lazy layers and the packed list of a manifest that has one.
-fn carrying(bytes: &[u8]) -> Option<(Vec<Digest>, String)> {
+/// What a manifest carries, if it has a list.
+fn carrying(bytes: &[u8]) -> Option<Found> {
     let value: Value = serde_json::from_slice(bytes).ok()?;
     let packed = value.get("annotations")?.get(names::WARM)?.as_str()?;
     let layers = value.get("layers")?.as_array()?;
     let lazy = |l: &Value| l.get("annotations").is_some_and(|a| a.get(names::TOC_DIGEST).is_some());
     let digests = layers.iter().filter(|l| lazy(l)).map(|l| l.get("digest")?.as_str()?.parse().ok());
-    Some((digests.collect::<Option<Vec<_>>>()?, packed.to_owned()))
+    let top = layers.last().and_then(|l| l.get("annotations")?.as_object());
+    let hot = top.filter(|a| a.get(names::LAYER_KIND).is_some_and(|kind| kind == "hot"));
+    let annotations = hot.into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)));
+    let made_on = startup::facts(annotations);
+    Some(Found { layers: digests.collect::<Option<_>>()?, packed: packed.to_owned(), made_on })
 }
 
 #[cfg(test)]
@@ -325,7 +349,8 @@ mod tests {
         };
         let layers = [Digest::of(b"a"), Digest::of(b"b")];
         let layer = |d: &Digest| serde_json::json!({ "digest": d, "annotations": { names::TOC_DIGEST: d } });
-        let hot = serde_json::json!({ "digest": Digest::of(b"hot") });
+        let gpus = format!("{}gpus", names::LAYER_HOST);
+        let hot = serde_json::json!({ "digest": Digest::of(b"hot"), "annotations": { names::LAYER_KIND: "hot", gpus: "NVIDIA L4" } });
         let carried = carried::of("linux/amd64", &[sample::file("/x/big", 30 << 20, &[Range(0, 8192, 1)])]);
         let mut manifest = serde_json::json!({
             "layers": [layer(&layers[0]), layer(&layers[1]), hot],
@@ -352,6 +377,26 @@ mod tests {
         fs::remove_file(dir.path().join("blobs/sha256").join(manifest.hex())).expect("removed");
         manifests.look();
         assert!(manifests.of(&layers.into()).is_empty(), "an image that was removed is forgotten");
+    }
+
+    #[test]
+    fn a_machine_that_its_compiled_caches_were_not_made_on_is_told_once() {
+        let (dir, manifest, _) = store();
+        let here = |card: &str| BTreeMap::from([("gpus".to_owned(), card.to_owned())]);
+        let mut manifests = Manifests::new(dir.path());
+        manifests.look();
+        let told = manifests.foreign(&manifest, || here("NVIDIA T4")).expect("another card");
+        assert!(told.ends_with("gpus NVIDIA L4, here NVIDIA T4"), "{told}");
+        assert_eq!(manifests.foreign(&manifest, || here("NVIDIA T4")), None, "once");
+        let mut manifests = Manifests::new(dir.path());
+        manifests.look();
+        assert_eq!(manifests.foreign(&manifest, || here("NVIDIA L4")), None, "the same card");
+        // Of layers that are no hot layer such notes mean nothing.
+        let layer =
+            |kind| serde_json::json!({ names::LAYER_KIND: kind, format!("{}gpus", names::LAYER_HOST): "NVIDIA L4" });
+        let manifest = |kind| serde_json::json!({ "annotations": { names::WARM: "x" }, "layers": [{ "annotations": layer(kind) }] });
+        let facts = |kind| carrying(manifest(kind).to_string().as_bytes()).expect("a list").made_on.len();
+        assert_eq!((facts("hot"), facts("estargz")), (1, 0));
     }
 
     #[test]

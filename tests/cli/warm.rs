@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::rig::{esgz, is_root};
+use super::rig::{Rig, esgz, is_root};
 
 const MIB: u64 = 1 << 20;
 
@@ -191,6 +191,37 @@ fn process_one_is_not_bothered_by_the_reader() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert_eq!(root.report()["ended"], "done");
+}
+
+/// An image that carries its read-ahead, as its container sees it: no `/proc`, and so no card.
+#[test]
+fn another_machine_than_the_images_caches_were_made_on_is_a_warning() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::plain();
+    let folder = rig.root.join(".esgz");
+    fs::create_dir(&folder).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_esgz"), folder.join("esgz")).unwrap();
+    let mut list = Profile { schema: SCHEMA.into(), header: Header::default(), files: vec![], writes: vec![] };
+    let run = |list: &Profile| {
+        fs::write(folder.join("profile.json"), esgz::profile::write(list)).unwrap();
+        let mut chroot = Command::new("chroot");
+        chroot.arg(&rig.root).args(["/.esgz/esgz", "warm", "--", "sh", "-c", "sleep 1; echo said; exit 4"]);
+        let output = chroot.output().unwrap();
+        assert_eq!((output.stdout.as_slice(), output.status.code()), (b"said\n".as_slice(), Some(4)));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = run(&list);
+    assert!(said.contains("esgz warm: read") && !said.contains("warning"), "{said}");
+    list.header.host.insert("gpus".into(), "NVIDIA L4".into());
+    let said = run(&list);
+    assert_eq!(said.matches("warning").count(), 1, "{said}");
+    assert!(
+        said.contains("esgz warm: warning: the image's compile caches") && said.contains("gpus NVIDIA L4, here none"),
+        "{said}"
+    );
+    assert!(said.contains("esgz warm: read"), "it reads ahead all the same: {said}");
 }
 
 #[test]

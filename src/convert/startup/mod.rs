@@ -97,8 +97,8 @@ pub(super) struct Additions<'a> {
     /// Folders of the image that they lie in.
     pub(super) folders: Vec<At>,
     pub(super) shipped: Shipped,
-    /// What compiled caches among them are bound to.
-    host: BTreeMap<String, String>,
+    /// What compiled caches among them are bound to; nothing where there are none.
+    pub(super) host: BTreeMap<String, String>,
     /// What is to be said about them.
     pub(super) warnings: Vec<String>,
 }
