@@ -233,9 +233,16 @@ impl Job<'_> {
         key: &str,
     ) -> Result<Report, Error> {
         let options = self.options;
-        let planned = self.read(pool, profile, candidates)?;
+        let mut planned = self.read(pool, profile, candidates)?;
         let count = planned.indexes.len();
         let additions = self.additions(&planned, profile, pool)?;
+        if profile.is_some() {
+            if let Some(additions) = &additions {
+                let files: HashSet<&str> = additions.files().collect();
+                planned.plan.leave_to_startup(|path| files.contains(path.trim_start_matches('/')));
+            }
+            check_fit(&planned.plan, options, self.progress)?;
+        }
         let carried = profile.filter(|_| self.options.layout.has_hot());
         let carried = carried.map(|p| carried::of(&p.header.platform, &planned.plan.lazy));
         let written = carried.as_ref().map(|list| written(list, additions.as_ref())).unwrap_or_default();
@@ -315,9 +322,6 @@ impl Job<'_> {
             source: Box::new(source),
         })?;
         let plan = plan::plan(options.layout, options.hot_layer, &options.rule, &indexes, profile);
-        if profile.is_some() {
-            check_fit(&plan, options, self.progress)?;
-        }
         let orders: Vec<_> = indexes
             .iter()
             .zip(plan.prioritized.iter().zip(&plan.moved))

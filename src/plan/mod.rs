@@ -110,7 +110,7 @@ pub struct LayerIndex {
 /// How well the profiles fit the image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Match {
-    /// Touched bytes of image files in the profiles.
+    /// Touched bytes of image files in the profiles; what a start-up layer brings along is none of the image's.
     pub profiled_bytes: u64,
     /// Of these, in files whose path is there with the recorded content, or with the recorded size where no digest is.
     pub matched_bytes: u64,
@@ -120,7 +120,7 @@ pub struct Match {
     pub changed_files: u64,
     /// Files whose content is there under another path: used, and counted as matched.
     pub moved_files: u64,
-    /// Files that are not there.
+    /// Files that are not there, nor brought along by a start-up layer.
     pub missing_files: u64,
 }
 
@@ -171,6 +171,21 @@ pub struct Plan {
     pub fit: Match,
     /// What does not fit, most touched bytes first.
     pub mismatches: Vec<Mismatch>,
+}
+
+impl Plan {
+    /// Files that a start-up layer brings along are not missing, and nothing that the image has to match.
+    pub fn leave_to_startup(&mut self, brings: impl Fn(&str) -> bool) {
+        let fit = &mut self.fit;
+        self.mismatches.retain(|m| {
+            let stays = m.what != What::Missing || !brings(&m.path);
+            if !stays {
+                fit.missing_files -= 1;
+                fit.profiled_bytes = fit.profiled_bytes.saturating_sub(m.touched_bytes);
+            }
+            stays
+        });
+    }
 }
 
 /// Paths whose content the hot layer of a profile may need.

@@ -245,6 +245,11 @@ impl Additions<'_> {
         self.entries.iter().map(|(entry, captured)| (entry, captured.digest))
     }
 
+    /// Paths of the files among them.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter(|(e, _)| e.kind == Kind::File).map(|(e, _)| e.path.as_str())
+    }
+
     /// What compiled caches among them are bound to, as annotations.
     pub(super) fn bound_to(&self) -> impl Iterator<Item = (String, String)> {
         self.host.iter().map(|(fact, value)| (format!("{}{fact}", names::LAYER_HOST), value.clone()))
