@@ -115,7 +115,7 @@ struct NodeArgs {
 #[derive(Debug, clap::Args)]
 #[group(id = "warm-common")]
 struct Common {
-    /// Most reads in flight; fewer are made while the CPUs are busy
+    /// Most reads in flight, on a node for all images together; fewer are made while the CPUs are busy
     #[arg(long, value_name = "N", default_value_t = warm::THREADS, value_parser = threads)]
     threads: usize,
     /// Where reading ends: an amount (500M, 2G) or a time (30s). May be given twice, one of each

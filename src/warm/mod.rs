@@ -140,7 +140,7 @@ pub fn run(
         list.add_whole(path, size);
     }
     let roots = roots::Roots::open_all([root])?;
-    let (counts, ended) = reader::read(&list, whole_from, &roots, options.threads, options.budget, &mut alive);
+    let (counts, ended) = reader::read(list, whole_from, roots, options.threads, options.budget, &mut alive);
     let (ms, cpu_ms) = (millis(began.elapsed()), cpu_ms());
     let rest = match options.rest {
         Some(rate) if ended != Ended::Stopped && wait_ready(options.ready.as_deref(), &mut alive) => {
