@@ -2,7 +2,7 @@
 //! own failures are 125, not executable 126, not found 127.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::Output;
 use super::platform::{Platforms, platforms};
 use super::profiled::{self, Profiled};
-use super::{Failure, profile};
+use super::{Failure, profile, whole};
 use crate::http::address::is_loopback;
 use crate::image::{Reference, wrapped};
 use crate::profile::Profile;
@@ -190,17 +190,8 @@ impl Common {
         Ok(out)
     }
 
-    /// Whole or not at all.
     fn save(&self, report: &impl serde::Serialize) -> io::Result<()> {
-        let Some(path) = &self.json else { return Ok(()) };
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::Builder::new()
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)?;
-        serde_json::to_writer_pretty(&mut new, report)?;
-        new.write_all(b"\n")?;
-        new.persist(path)?;
-        Ok(())
+        self.json.as_ref().map_or(Ok(()), |path| whole::json(path, report))
     }
 }
 
