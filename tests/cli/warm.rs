@@ -225,6 +225,33 @@ fn another_machine_than_the_images_caches_were_made_on_is_a_warning() {
 }
 
 #[test]
+fn a_node_runs_until_it_is_told_to_stop_and_leaves_its_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(path("mounts")).unwrap();
+    fs::create_dir_all(path("content/blobs/sha256")).unwrap();
+    let mut node = esgz();
+    node.args(["warm", "node", "--mounts", &path("mounts"), "--content", &path("content"), "--json", &path("report")]);
+    let mut node = node.spawn().unwrap();
+    // Signals that it catches, as a mask: SIGTERM is the fifteenth.
+    let began = Instant::now();
+    let catches = |status: &str| {
+        let mask = status.lines().find_map(|l| l.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() >> 14 & 1 == 1
+    };
+    while !catches(&fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap()) {
+        assert!(began.elapsed() < Duration::from_mins(1), "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(node.try_wait().unwrap(), None, "it goes on");
+    kill(Pid::from_raw(i32::try_from(node.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+    let report: Value = serde_json::from_slice(&fs::read(path("report")).unwrap()).unwrap();
+    assert_eq!((&report["schema"], &report["images"]), (&"esgz.warm-node/v1".into(), &serde_json::json!([])));
+}
+
+#[test]
 fn a_node_without_its_folders_says_what_is_missing() {
     let output = esgz().args(["warm", "node", "--mounts", "/no/such", "--content", "/tmp"]).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
