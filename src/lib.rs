@@ -14,6 +14,7 @@
 
 pub mod digest;
 pub mod deflate;
+pub mod elf;
 pub mod http;
 pub mod image;
 pub mod progress;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::Error;
+use crate::elf;
 
 /// Where binary and profile lie in the container.
 const BINARY: &str = "/.esgz-warm/esgz";
@@ -90,37 +91,11 @@ pub(super) fn command(config: &Value, args: &[String], image: &str) -> Result<Ve
 /// Refuses a binary that asks for a dynamic linker, which the image may not have, or not the right one.
 pub(super) fn must_be_static(binary: &Path) -> Result<(), Error> {
     let file = File::open(binary).map_err(Error::io(format!("opening {}", binary.display())))?;
-    match interpreter(&file) {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(Error::Dynamic(binary.into())),
+    match elf::head(|buf, at| file.read_exact_at(buf, at)) {
+        Ok(head) if head.interpreter.is_none() => Ok(()),
+        Ok(_) => Err(Error::Dynamic(binary.into())),
         Err(source) => Err(Error::Io { what: format!("reading {} as an ELF program", binary.display()), source }),
     }
-}
-
-/// Whether an ELF file of this machine's class and byte order has a `PT_INTERP` segment.
-fn interpreter(file: &File) -> std::io::Result<bool> {
-    const PT_INTERP: u32 = 3;
-    let bad = |why: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, why.to_owned());
-    let mut head = [0; 64];
-    file.read_exact_at(&mut head, 0)?;
-    if head[..4] != *b"\x7fELF" || head[4] != 2 || head[5] != 1 {
-        return Err(bad("expected a 64-bit little-endian ELF file"));
-    }
-    let short = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
-    let offset = head[32..40].iter().rev().fold(0_u64, |n, b| (n << 8) | u64::from(*b));
-    let (size, count) = (u64::from(short(54)), u64::from(short(56)));
-    if size < 4 || count == 0 {
-        return Err(bad("it has no program headers"));
-    }
-    for i in 0..count {
-        let mut kind = [0; 4];
-        let at = offset.checked_add(i * size).ok_or_else(|| bad("its program headers lie nowhere"))?;
-        file.read_exact_at(&mut kind, at)?;
-        if u32::from_le_bytes(kind) == PT_INTERP {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 #[cfg(test)]
@@ -131,17 +106,8 @@ mod tests {
     use super::*;
 
     fn elf(kinds: &[u32]) -> tempfile::NamedTempFile {
-        let mut bytes = vec![0; 64];
-        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        bytes[32] = 64;
-        bytes[54] = 56;
-        bytes[56] = u8::try_from(kinds.len()).unwrap();
-        for kind in kinds {
-            bytes.extend(kind.to_le_bytes());
-            bytes.extend([0; 52]);
-        }
         let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(&bytes).unwrap();
+        file.write_all(&elf::sample(62, kinds)).unwrap();
         file
     }
 
@@ -157,7 +123,7 @@ mod tests {
         assert!(says(cut.path()).contains("ELF"));
         let script = tempfile::NamedTempFile::new().unwrap();
         script.as_file().write_all_at(&[b'#'; 100], 0).unwrap();
-        assert!(says(script.path()).contains("expected a 64-bit"));
+        assert!(says(script.path()).contains("no 64-bit"));
         assert!(says(Path::new("/no/such")).contains("/no/such"));
         // Headers beyond the end of what an offset can say.
         let wild = elf(&[6, 1]);

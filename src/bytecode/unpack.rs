@@ -9,9 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::Path;
 
 use super::Error;
-use crate::estargz::landmark;
 use crate::image::{Image, layer};
-use crate::plan::{Contents, LayerIndex};
+use crate::plan::{self, Contents, LayerIndex};
 use crate::progress::Progress;
 use crate::store::Images;
 use crate::tar::{self, At, Entry, Kind, Merged, parents};
@@ -81,7 +80,7 @@ impl Unpacked {
             indexes.push(index);
         }
         out.into_inner().map_err(|e| temp(e.into_error()))?;
-        let merged = Merged::of(indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
+        let merged = plan::merged(&indexes);
         Ok(Self { indexes, merged, kept, spool })
     }
 
@@ -194,7 +193,6 @@ fn is_runtime(entry: &Entry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tar::build::entry;
 
     #[test]
     fn what_an_interpreter_runs_on_is_kept_and_packages_are_not() {
@@ -212,8 +210,8 @@ mod tests {
             ("usr/bin/bash", false),
             ("app/server.py", false),
         ] {
-            assert_eq!(is_runtime(&entry(path, Kind::File)), want, "{path}");
+            assert_eq!(is_runtime(&Entry::bare(path, Kind::File)), want, "{path}");
         }
-        assert!(!is_runtime(&Entry { size: LARGEST + 1, ..entry("usr/lib/libx.so", Kind::File) }));
+        assert!(!is_runtime(&Entry { size: LARGEST + 1, ..Entry::bare("usr/lib/libx.so", Kind::File) }));
     }
 }

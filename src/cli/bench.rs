@@ -10,9 +10,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::Failure;
 use super::output::Output;
 use super::profile;
+use super::{Failure, whole};
 use crate::bench::local::Event;
 use crate::bench::result::{Outcome, Report, Run};
 use crate::bench::{Arm, Bench, Error, Options, Preset, flat, page, report};
@@ -161,12 +161,12 @@ fn show_again(show: &Show, report: &Report, out: &Output) -> Result<u8, Failure>
         let files = page::files(report);
         for (name, svg) in &files {
             let path = folder.join(name);
-            whole(&path, |file| file.write_all(svg.as_bytes())).map_err(|e| failed(&path, e))?;
+            whole::write(&path, |file| file.write_all(svg.as_bytes())).map_err(|e| failed(&path, e))?;
         }
         out.say(format_args!("{} pictures in {}", files.len(), folder.display()));
     }
     if show.output != Path::new("-") {
-        whole(&show.output, |file| file.write_all(text.as_bytes())).map_err(|e| failed(&show.output, e))?;
+        whole::write(&show.output, |file| file.write_all(text.as_bytes())).map_err(|e| failed(&show.output, e))?;
     } else if matches!(show.format, Format::Table) {
         // For a terminal: what it would obey is taken out.
         out.data(text.trim_end());
@@ -202,7 +202,7 @@ fn local(args: Local, out: &Output) -> Result<u8, Failure> {
     };
     let file = json.as_deref().filter(|f| *f != Path::new("-"));
     let keep = |report: &Report| match file {
-        Some(file) => save(report, file),
+        Some(file) => whole::json(file, report),
         None => Ok(()),
     };
     let watch = |report: &Report, event: Event<'_>| match event {
@@ -299,25 +299,4 @@ fn line(run: &Run) -> String {
             )
         }
     }
-}
-
-fn save(report: &Report, file: &Path) -> Result<(), std::io::Error> {
-    whole(file, |new| {
-        serde_json::to_writer_pretty(&mut *new, report)?;
-        new.write_all(b"\n")
-    })
-}
-
-/// Whole or not at all: a reader never sees half a file. What is no plain file, such as /dev/stdout, is not replaced by one.
-fn whole(file: &Path, write: impl FnOnce(&mut std::fs::File) -> std::io::Result<()>) -> std::io::Result<()> {
-    if std::fs::metadata(file).is_ok_and(|m| !m.is_file()) {
-        return write(&mut std::fs::OpenOptions::new().write(true).open(file)?);
-    }
-    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut new = tempfile::Builder::new()
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-        .tempfile_in(folder)?;
-    write(new.as_file_mut())?;
-    new.persist(file)?;
-    Ok(())
 }

@@ -3,13 +3,13 @@
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::output::{Output, grouped, megabytes};
 use super::platform::Platforms;
 use super::profiled::{self, Profiled};
-use super::{Failure, store_failure};
+use super::{Failure, store_failure, whole};
 use crate::bytecode::{self, Error, Options, Report};
 use crate::image::Reference;
 use crate::store;
@@ -52,8 +52,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         timeout: Duration::from_secs(args.timeout),
     };
     let refused = |e: io::Error| Failure::new(1, format!("cannot write {}: {e}", args.output.display()));
-    let dir = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temp = tempfile::NamedTempFile::new_in(dir).map_err(refused)?;
+    let mut temp = tempfile::NamedTempFile::new_in(whole::folder(&args.output)).map_err(refused)?;
     let mut to = BufWriter::new(&mut temp);
     let report =
         bytecode::compile(&*store, profile, &options, &mut to, &*out.progress()).map_err(|e| failure(e, args))?;

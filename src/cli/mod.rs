@@ -24,6 +24,7 @@ mod profile;
 mod profiled;
 mod verify;
 mod warm;
+mod whole;
 
 /// Profile, convert, verify and benchmark container images for lazy pulling
 #[derive(Debug, Parser)]

@@ -2,7 +2,7 @@
 //! own failures are 125, not executable 126, not found 127.
 
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::output::Output;
 use super::platform::{Platforms, platforms};
 use super::profiled::{self, Profiled};
-use super::{Failure, profile};
+use super::{Failure, profile, whole};
 use crate::http::address::is_loopback;
 use crate::image::{Reference, wrapped};
 use crate::profile::Profile;
+use crate::record;
 use crate::warm::launch::{Side, Watched, split};
 use crate::warm::{self, Budget, node};
 
@@ -114,7 +115,7 @@ struct NodeArgs {
 #[derive(Debug, clap::Args)]
 #[group(id = "warm-common")]
 struct Common {
-    /// Most reads in flight; fewer are made while the CPUs are busy
+    /// Most reads in flight, on a node for all images together; fewer are made while the CPUs are busy
     #[arg(long, value_name = "N", default_value_t = warm::THREADS, value_parser = threads)]
     threads: usize,
     /// Where reading ends: an amount (500M, 2G) or a time (30s). May be given twice, one of each
@@ -189,17 +190,8 @@ impl Common {
         Ok(out)
     }
 
-    /// Whole or not at all.
     fn save(&self, report: &impl serde::Serialize) -> io::Result<()> {
-        let Some(path) = &self.json else { return Ok(()) };
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut new = tempfile::Builder::new()
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-            .tempfile_in(folder)?;
-        serde_json::to_writer_pretty(&mut new, report)?;
-        new.write_all(b"\n")?;
-        new.persist(path)?;
-        Ok(())
+        self.json.as_ref().map_or(Ok(()), |path| whole::json(path, report))
     }
 }
 
@@ -287,7 +279,14 @@ fn profile_of(args: &Own, out: &Output) -> Result<Option<Profile>, Failure> {
     let embedded = Path::new(wrapped::FOLDER).join(wrapped::PROFILE);
     let profile = match &args.profile {
         None if !embedded.exists() && !args.also.is_empty() => None,
-        None | Some(Place::Embedded) => Some(profile::read(&embedded)?),
+        None | Some(Place::Embedded) => {
+            let profile = profile::read(&embedded)?;
+            // Of the image, unlike a profile's own: the machine that its compiled caches were made on.
+            if let Some(foreign) = warm::foreign(&profile.header.host, &record::machine()) {
+                out.say(format_args!("esgz warm: warning: {foreign}"));
+            }
+            Some(profile)
+        }
         Some(Place::Other(other)) => {
             // Only `from-image` asks for it.
             let none = Reference::Layout { dir: PathBuf::new(), tag: None };

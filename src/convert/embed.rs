@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::Error;
 use crate::digest::Digest;
+use crate::elf;
 use crate::image::wrapped;
-use crate::tar::{self, Entry, Kind, Merged, Time, padding};
+use crate::tar::{self, Entry, Kind, Merged, padding};
 
 /// Larger programs are none of ours.
 const MAX_PROGRAM: u64 = 256 << 20;
@@ -62,7 +63,7 @@ impl Program {
             return Err(fail(format!("the image has a {} of its own", wrapped::FOLDER)));
         }
         let entry = |path: String, kind, mode, size| {
-            let entry = Entry { kind, size, mode, ..blank(path) };
+            let entry = Entry { size, mode, ..Entry::bare(&path, kind) };
             let raw = tar::headers(&entry).and_then(|raw| raw.ok_or_else(|| io::ErrorKind::Unsupported.into()));
             let raw = raw.map_err(|e| fail(e.to_string()))?;
             // As those who verify it will see it.
@@ -104,86 +105,31 @@ impl Embedded<'_> {
     }
 }
 
-/// Of root, without a time.
-fn blank(path: String) -> Entry {
-    Entry {
-        raw: Vec::new(),
-        path,
-        kind: Kind::File,
-        size: 0,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        uname: String::new(),
-        gname: String::new(),
-        mtime: Time::default(),
-        link: String::new(),
-        device: (0, 0),
-        xattrs: Vec::new(),
-    }
-}
-
-/// The architecture of a static ELF program of 64 bits (ELF-64 Object File Format, "ELF Header", "Program Header").
+/// The architecture of a static program, as images spell it.
 fn arch(bytes: &[u8]) -> Result<&'static str, String> {
-    const INTERPRETER: u32 = 3;
-    let u16_at = |at: usize| bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map(u16::from_le_bytes);
-    let u32_at = |at: usize| bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_le_bytes);
-    let u64_at = |at: usize| bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-    if !bytes.starts_with(b"\x7fELF\x02\x01") {
-        return Err("it is no 64-bit little-endian ELF program".into());
+    let head = elf::head_of(bytes).map_err(|e| e.to_string())?;
+    if head.interpreter.is_some() {
+        return Err("it needs a dynamic linker, which an image may not have".into());
     }
-    let broken = || String::from("its ELF header is cut off");
-    let arch = match u16_at(18).ok_or_else(broken)? {
-        62 => "amd64",
-        183 => "arm64",
-        other => return Err(format!("it is for ELF machine {other}: expected 62 (amd64) or 183 (arm64)")),
-    };
-    let from = u64_at(32).and_then(|n| usize::try_from(n).ok()).ok_or_else(broken)?;
-    let (size, count) = (usize::from(u16_at(54).ok_or_else(broken)?), usize::from(u16_at(56).ok_or_else(broken)?));
-    for i in 0..count {
-        let at = from.checked_add(i * size).ok_or_else(broken)?;
-        if at.checked_add(4).and_then(|_| u32_at(at)).ok_or_else(broken)? == INTERPRETER {
-            return Err("it needs a dynamic linker, which an image may not have".into());
-        }
+    match head.machine {
+        62 => Ok("amd64"),
+        183 => Ok("arm64"),
+        other => Err(format!("it is for ELF machine {other}: expected 62 (amd64) or 183 (arm64)")),
     }
-    Ok(arch)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A header with these program headers.
-    fn elf(machine: u16, kinds: &[u32]) -> Vec<u8> {
-        let mut out = b"\x7fELF\x02\x01".to_vec();
-        out.resize(64, 0);
-        out[18..20].copy_from_slice(&machine.to_le_bytes());
-        out[32..40].copy_from_slice(&64u64.to_le_bytes());
-        out[54..56].copy_from_slice(&56u16.to_le_bytes());
-        out[56..58].copy_from_slice(&u16::try_from(kinds.len()).expect("few").to_le_bytes());
-        for kind in kinds {
-            let at = out.len();
-            out.resize(at + 56, 0);
-            out[at..at + 4].copy_from_slice(&kind.to_le_bytes());
-        }
-        out
-    }
-
     #[test]
     fn only_static_programs_of_a_known_architecture_are_embedded() {
-        assert_eq!(arch(&elf(62, &[1, 2])), Ok("amd64"));
-        assert_eq!(arch(&elf(183, &[1])), Ok("arm64"));
+        assert_eq!(arch(&elf::sample(62, &[1, 2])), Ok("amd64"));
+        assert_eq!(arch(&elf::sample(183, &[1])), Ok("arm64"));
         let why = |bytes: &[u8]| arch(bytes).expect_err("it is refused");
-        assert!(why(&elf(62, &[1, 3])).contains("dynamic linker"));
-        assert!(why(&elf(3, &[])).contains("machine 3"));
+        assert!(why(&elf::sample(62, &[1, 3])).contains("dynamic linker"));
+        assert!(why(&elf::sample(3, &[1])).contains("machine 3"));
         assert!(why(b"#!/bin/sh\n").contains("no 64-bit"));
-        let whole = elf(62, &[1, 1, 1]);
-        for cut in 0..whole.len() - 52 {
-            assert!(arch(&whole[..cut]).is_err(), "{cut}");
-        }
-        let mut far = elf(62, &[1]);
-        far[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
-        assert!(arch(&far).is_err());
         // What runs these tests is linked dynamically.
         let own = std::fs::read("/proc/self/exe").expect("ourselves");
         assert!(arch(&own).is_ok() || why(&own).contains("dynamic linker"));

@@ -36,7 +36,7 @@ impl Unit {
 }
 
 /// Units in the order of their first touch.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct List {
     /// Files.
     pub targets: Vec<Target>,

@@ -7,6 +7,7 @@
 //!
 //! Linux only.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
@@ -16,6 +17,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeVal;
 use serde::Serialize;
 
+use crate::convert::startup::mismatch;
 use crate::http::{Client, openai};
 use crate::profile::{Profile, glob};
 
@@ -111,6 +113,19 @@ impl Report {
     }
 }
 
+/// One line where this machine is another one than the compiled caches of an image were made on. `made_on`: what the image says of that;
+/// nothing, where it brings none along.
+pub fn foreign(made_on: &BTreeMap<String, String>, here: &BTreeMap<String, String>) -> Option<String> {
+    let found = mismatch(made_on, here);
+    let facts = found.iter().map(|m| {
+        let [fact, made] = [&m.fact, &m.made].map(|text| text.escape_debug());
+        format!("{fact} {made}, here {}", m.here.as_deref().unwrap_or("none").escape_debug())
+    });
+    let facts = facts.collect::<Vec<_>>().join("; ");
+    (!found.is_empty())
+        .then(|| format!("the image's compile caches were made on another machine and may be of no use here: {facts}"))
+}
+
 /// Reads ahead below `root`. `alive`: whether the workload still runs.
 pub fn run(
     profile: Option<&Profile>,
@@ -125,7 +140,7 @@ pub fn run(
         list.add_whole(path, size);
     }
     let roots = roots::Roots::open_all([root])?;
-    let (counts, ended) = reader::read(&list, whole_from, &roots, options.threads, options.budget, &mut alive);
+    let (counts, ended) = reader::read(list, whole_from, roots, options.threads, options.budget, &mut alive);
     let (ms, cpu_ms) = (millis(began.elapsed()), cpu_ms());
     let rest = match options.rest {
         Some(rate) if ended != Ended::Stopped && wait_ready(options.ready.as_deref(), &mut alive) => {
@@ -153,7 +168,7 @@ fn wait_ready(url: Option<&str>, alive: &mut impl FnMut() -> bool) -> bool {
 /// Files below the root that match one of the patterns, with their sizes, sorted; links to files are followed, as model caches
 /// are full of them.
 fn matching(root: &Path, patterns: &[String]) -> Vec<(String, u64)> {
-    let mut found = std::collections::BTreeMap::new();
+    let mut found = BTreeMap::new();
     let mut seen = 0;
     for pattern in patterns {
         let prefix = glob::literal_prefix(pattern);
@@ -221,6 +236,23 @@ mod tests {
         assert_eq!(found, [("/models/a/blobs/x".to_owned(), 7), ("/models/a/w-1.safetensors".to_owned(), 5)]);
         assert_eq!(matching(dir.path(), &["/models/b/config.json".into()]), [("/models/b/config.json".to_owned(), 3)]);
         assert_eq!(matching(dir.path(), &["/none/*".into(), "relative".into()]), []);
+    }
+
+    #[test]
+    fn another_machine_than_the_compiled_caches_were_made_on_is_one_line() {
+        let of = |facts: &[(&str, &str)]| -> BTreeMap<String, String> {
+            facts.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let made = of(&[("gpus", "NVIDIA L4"), ("nvidia_driver", "580.1\n"), ("torch", "2.10.0")]);
+        assert_eq!(foreign(&made, &made), None);
+        assert_eq!(foreign(&of(&[]), &made), None, "an image without such caches fits everywhere");
+        assert_eq!(
+            foreign(&made, &of(&[("gpus", "NVIDIA T4"), ("kernel", "6")])).as_deref(),
+            Some(
+                "the image's compile caches were made on another machine and may be of no use here: \
+                 gpus NVIDIA L4, here NVIDIA T4; nvidia_driver 580.1\\n, here none"
+            )
+        );
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Threads that read the units of a list, as many at a time as the pace allows. Hides what can go wrong with a file: it is
-//! counted and passed over.
+//! Threads that read the units of lists, as many at a time as the pace allows, of one list or of several side by side. Hides what
+//! can go wrong with a file: it is counted and passed over.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -20,8 +21,8 @@ use crate::record::incore;
 /// Bytes a thread asks for in one call. FUSE asks the snapshotter for 128 KiB at a time.
 const BUFFER: usize = 256 << 10;
 /// Between two looks at the machine.
-const TICK: Duration = Duration::from_millis(100);
-/// Files that stay open for all their units; others are opened again for each.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+/// Files that stay open for all their units, of all lists together; others are opened again for each.
 const OPEN: usize = 500;
 
 /// What became of a list.
@@ -91,6 +92,240 @@ pub enum Ended {
     Stopped,
 }
 
+/// What became of one list.
+#[derive(Debug)]
+pub(super) struct Done {
+    pub(super) counts: Counts,
+    pub(super) ended: Ended,
+    /// When nothing was left to do.
+    pub(super) at: Instant,
+}
+
+/// Reads a list. Units from `whole_from` on are read beside the others by a quarter of the threads. `alive` is asked several
+/// times a second whether anybody still needs it.
+pub(super) fn read(
+    list: List,
+    whole_from: usize,
+    roots: Roots,
+    threads: usize,
+    budget: Budget,
+    mut alive: impl FnMut() -> bool,
+) -> (Counts, Ended) {
+    let mut readers = Readers::start(threads);
+    let id = readers.add(list, whole_from, roots, budget);
+    loop {
+        readers.wait(TICK);
+        if let Some(done) = readers.finished(id) {
+            return (done.counts, done.ended);
+        }
+        readers.look();
+        if !alive() {
+            readers.stop();
+        }
+    }
+}
+
+/// Threads that read lists side by side, a unit of each in turn: a short list does not wait for a long one. How many reads are in flight,
+/// buffers and files that stay open are bounded for all lists together.
+pub(super) struct Readers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    most: usize,
+    pace: Pace,
+    next_id: u64,
+}
+
+struct Shared {
+    turns: Mutex<Turns>,
+    changed: Condvar,
+    /// Files that are kept open.
+    open: AtomicUsize,
+}
+
+/// Who reads what next.
+struct Turns {
+    lists: Vec<Turn>,
+    /// Position of the one that was read of last.
+    last: usize,
+    /// Reads that may be in flight.
+    limit: usize,
+    over: bool,
+}
+
+/// A list and what is left of it.
+struct Turn {
+    id: u64,
+    work: Arc<Work>,
+    listed: Range<usize>,
+    /// Units that are whole files, of which only some threads read before the rest is done.
+    whole: Range<usize>,
+    in_flight: usize,
+    done: Option<Instant>,
+}
+
+impl Readers {
+    /// Starts the threads. A machine that gives us fewer than wanted gets fewer reads; with none nothing is read.
+    pub(super) fn start(threads: usize) -> Self {
+        let pace = Pace::new(threads);
+        let turns = Turns { lists: Vec::new(), last: 0, limit: pace.limit(), over: false };
+        let shared = Arc::new(Shared { turns: Mutex::new(turns), changed: Condvar::new(), open: AtomicUsize::new(0) });
+        let started = (0..threads.max(1)).map_while(|i| {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new().stack_size(1 << 18).spawn(move || shared.thread(i)).ok()
+        });
+        Self { threads: started.collect(), shared, most: threads, pace, next_id: 0 }
+    }
+
+    /// Begins with a list; gives what to ask [`Self::finished`] for.
+    pub(super) fn add(&mut self, list: List, whole_from: usize, roots: Roots, budget: Budget) -> u64 {
+        let (id, units) = (self.next_id, list.units.len());
+        self.next_id += 1;
+        let mut turns = self.shared.turns();
+        if turns.lists.is_empty() {
+            // What the machine was like when the last one ended is long past.
+            self.pace = Pace::new(self.most);
+        }
+        let work = Arc::new(Work::new(list, roots, budget, turns.limit));
+        let whole = whole_from.min(units)..units;
+        turns.lists.push(Turn { id, work, listed: 0..whole.start, whole, in_flight: 0, done: None });
+        drop(turns);
+        self.shared.changed.notify_all();
+        id
+    }
+
+    /// Takes another look at machine and budgets; to be called several times a second ([`TICK`]) while something is read.
+    pub(super) fn look(&mut self) {
+        self.pace.look(Cpu::now());
+        self.allow(self.pace.limit());
+        let mut turns = self.shared.turns();
+        for turn in turns.lists.iter_mut().filter(|t| !t.is_finished()) {
+            if turn.work.budget.time.is_some_and(|t| turn.work.began.elapsed() >= t) {
+                turn.end(Ended::Budget);
+            }
+        }
+    }
+
+    /// So many reads may be in flight from now on.
+    pub(super) fn allow(&self, limit: usize) {
+        let mut turns = self.shared.turns();
+        turns.limit = limit;
+        for turn in &turns.lists {
+            let counts = &mut turn.work.progress().counts;
+            counts.in_flight_max = counts.in_flight_max.max(limit);
+        }
+        drop(turns);
+        self.shared.changed.notify_all();
+    }
+
+    /// Ends all lists: nobody needs them any more.
+    pub(super) fn stop(&self) {
+        self.shared.turns().lists.iter_mut().filter(|t| !t.is_finished()).for_each(|t| t.end(Ended::Stopped));
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until a list is finished, but not longer than that.
+    pub(super) fn wait(&self, most: Duration) {
+        let none = |turns: &mut Turns| !turns.lists.iter().any(Turn::is_finished);
+        let _either = self.shared.changed.wait_timeout_while(self.shared.turns(), most, none);
+    }
+
+    /// What became of a list, once it is finished; it is forgotten then.
+    pub(super) fn finished(&self, id: u64) -> Option<Done> {
+        let mut turns = self.shared.turns();
+        let i = turns.lists.iter().position(|t| t.id == id && (t.is_finished() || self.threads.is_empty()))?;
+        let turn = turns.lists.swap_remove(i);
+        drop(turns);
+        self.shared.open.fetch_sub(turn.work.kept_open(), Relaxed);
+        let (counts, ended) = turn.work.outcome();
+        Some(Done { counts, ended, at: turn.done.unwrap_or_else(Instant::now) })
+    }
+}
+
+impl Drop for Readers {
+    fn drop(&mut self) {
+        self.stop();
+        self.shared.turns().over = true;
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn thread(&self, index: usize) {
+        let mut buffer = Vec::new();
+        let mut turns = self.turns();
+        while !turns.over {
+            let next = if index < turns.limit { turns.take(index % 4 == 3) } else { None };
+            let Some((work, unit)) = next else {
+                // One that waits needs no memory.
+                buffer = Vec::new();
+                turns = self.changed.wait(turns).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(turns);
+            buffer.resize(BUFFER, 0);
+            work.unit(unit, &mut buffer, &self.open);
+            turns = self.turns();
+            if turns.put_back(&work) {
+                self.changed.notify_all();
+            }
+        }
+    }
+}
+
+impl Turns {
+    /// The next unit, of another list than the last one where there is one.
+    fn take(&mut self, whole_first: bool) -> Option<(Arc<Work>, usize)> {
+        let (lists, last) = (self.lists.len(), self.last);
+        (1..=lists).map(|i| (last + i) % lists).find_map(|i| {
+            let turn = &mut self.lists[i];
+            let unit = turn.take(whole_first)?;
+            turn.in_flight += 1;
+            self.last = i;
+            Some((Arc::clone(&turn.work), unit))
+        })
+    }
+
+    /// Behind a unit; whether its list is finished with it.
+    fn put_back(&mut self, work: &Arc<Work>) -> bool {
+        let Some(turn) = self.lists.iter_mut().find(|t| Arc::ptr_eq(&t.work, work)) else { return false };
+        turn.in_flight -= 1;
+        if work.has_ended() {
+            turn.drop_rest();
+        }
+        if turn.is_finished() {
+            turn.done = Some(Instant::now());
+        }
+        turn.is_finished()
+    }
+}
+
+impl Turn {
+    fn take(&mut self, whole_first: bool) -> Option<usize> {
+        let (listed, whole) = (&mut self.listed, &mut self.whole);
+        if whole_first { whole.next().or_else(|| listed.next()) } else { listed.next().or_else(|| whole.next()) }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.in_flight == 0 && self.listed.is_empty() && self.whole.is_empty()
+    }
+
+    fn end(&mut self, why: Ended) {
+        self.work.progress().ended.get_or_insert(why);
+        self.drop_rest();
+    }
+
+    fn drop_rest(&mut self) {
+        (self.listed, self.whole) = (0..0, 0..0);
+    }
+}
+
 enum State {
     Open(Arc<File>),
     /// To be opened for each unit.
@@ -98,145 +333,66 @@ enum State {
     Bad,
 }
 
-struct Work<'a> {
-    list: &'a List,
-    /// Units from here on are whole files, of which only some threads read before the rest is done.
-    whole_from: usize,
-    roots: &'a Roots,
+/// The reading of one list.
+struct Work {
+    list: List,
+    roots: Roots,
     budget: Budget,
+    began: Instant,
     states: Vec<OnceLock<State>>,
-    open: AtomicUsize,
-    next: AtomicUsize,
-    next_whole: AtomicUsize,
-    limit: Mutex<usize>,
-    changed: Condvar,
-    stop: AtomicBool,
-    over_budget: AtomicBool,
-    read: AtomicU64,
-    resident: AtomicU64,
-    missing: AtomicU64,
-    other: AtomicU64,
-    denied: AtomicU64,
-    failed: AtomicU64,
+    progress: Mutex<Progress>,
 }
 
-/// Reads the list. Units from `whole_from` on are read beside the others by a quarter of the threads. `alive` is asked several
-/// times a second whether anybody still needs it.
-pub(super) fn read(
-    list: &List,
-    whole_from: usize,
-    roots: &Roots,
-    threads: usize,
-    budget: Budget,
-    mut alive: impl FnMut() -> bool,
-) -> (Counts, Ended) {
-    let began = Instant::now();
-    let mut pace = Pace::new(threads);
-    let work = Work {
-        list,
-        whole_from: whole_from.min(list.units.len()),
-        roots,
-        budget,
-        states: list.targets.iter().map(|_| OnceLock::new()).collect(),
-        open: AtomicUsize::new(0),
-        next: AtomicUsize::new(0),
-        next_whole: AtomicUsize::new(whole_from.min(list.units.len())),
-        limit: Mutex::new(pace.limit()),
-        changed: Condvar::new(),
-        stop: AtomicBool::new(false),
-        over_budget: AtomicBool::new(false),
-        read: AtomicU64::new(0),
-        resident: AtomicU64::new(0),
-        missing: AtomicU64::new(0),
-        other: AtomicU64::new(0),
-        denied: AtomicU64::new(0),
-        failed: AtomicU64::new(0),
-    };
-    let mut most = pace.limit();
-    let mut stopped = false;
-    std::thread::scope(|scope| {
-        let work = &work;
-        // A machine that gives us fewer threads than wanted gets fewer reads; with none nothing is read.
-        let started = (0..threads.max(1)).map_while(|i| {
-            let builder = std::thread::Builder::new().stack_size(1 << 18);
-            builder.spawn_scoped(scope, move || work.thread(i)).ok()
-        });
-        let started: Vec<_> = started.collect();
-        while started.iter().any(|t| !t.is_finished()) {
-            std::thread::park_timeout(TICK);
-            pace.look(Cpu::now());
-            most = most.max(pace.limit());
-            work.set_limit(pace.limit());
-            if budget.time.is_some_and(|t| began.elapsed() >= t) {
-                work.over_budget.store(true, Relaxed);
-                work.end();
-            } else if !stopped && !alive() {
-                stopped = true;
-                work.end();
-            }
-        }
-    });
-    let ended = if stopped {
-        Ended::Stopped
-    } else if work.over_budget.load(Relaxed) {
-        Ended::Budget
-    } else {
-        Ended::Done
-    };
-    (work.counts(most), ended)
+struct Progress {
+    counts: Counts,
+    /// Why it ended early.
+    ended: Option<Ended>,
 }
 
-impl Work<'_> {
-    fn thread(&self, index: usize) {
-        let mut buffer = vec![0; BUFFER];
-        let whole_first = index % 4 == 3;
-        while self.may_go_on(index) {
-            let Some(unit) = self.take(whole_first) else { break };
-            self.unit(unit, &mut buffer);
+impl Work {
+    fn new(list: List, roots: Roots, budget: Budget, in_flight_max: usize) -> Self {
+        let (bytes_planned, files_planned) = (list.bytes(), list.targets.len() as u64);
+        let counts = Counts { bytes_planned, files_planned, in_flight_max, ..Counts::default() };
+        Self {
+            states: list.targets.iter().map(|_| OnceLock::new()).collect(),
+            list,
+            roots,
+            budget,
+            began: Instant::now(),
+            progress: Mutex::new(Progress { counts, ended: None }),
         }
     }
 
-    fn take(&self, whole_first: bool) -> Option<&Unit> {
-        let listed = || {
-            let i = self.next.fetch_add(1, Relaxed);
-            (i < self.whole_from).then(|| &self.list.units[i])
-        };
-        let whole = || self.list.units.get(self.next_whole.fetch_add(1, Relaxed));
-        if whole_first { whole().or_else(listed) } else { listed().or_else(whole) }
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for its turn; false at the end.
-    fn may_go_on(&self, index: usize) -> bool {
-        let mut limit = self.limit.lock().unwrap_or_else(PoisonError::into_inner);
-        while index >= *limit && !self.stop.load(Relaxed) && !self.is_empty() {
-            let (again, _) = self.changed.wait_timeout(limit, TICK).unwrap_or_else(PoisonError::into_inner);
-            limit = again;
-        }
-        !self.stop.load(Relaxed)
+    fn has_ended(&self) -> bool {
+        self.progress().ended.is_some()
     }
 
-    fn is_empty(&self) -> bool {
-        self.next.load(Relaxed) >= self.whole_from && self.next_whole.load(Relaxed) >= self.list.units.len()
+    fn kept_open(&self) -> usize {
+        self.states.iter().filter(|s| matches!(s.get(), Some(State::Open(_)))).count()
     }
 
-    fn set_limit(&self, to: usize) {
-        *self.limit.lock().unwrap_or_else(PoisonError::into_inner) = to;
-        self.changed.notify_all();
+    fn outcome(&self) -> (Counts, Ended) {
+        let Progress { mut counts, ended } = *self.progress();
+        counts.bytes_skipped =
+            counts.bytes_planned.saturating_sub(counts.bytes_read.saturating_add(counts.bytes_resident));
+        (counts, ended.unwrap_or(Ended::Done))
     }
 
-    fn end(&self) {
-        self.stop.store(true, Relaxed);
-        self.changed.notify_all();
-    }
-
-    fn unit(&self, unit: &Unit, buffer: &mut [u8]) {
+    /// `open`: files that are kept open.
+    fn unit(&self, unit: usize, buffer: &mut [u8], open: &AtomicUsize) {
+        let unit = &self.list.units[unit];
         let target = &self.list.targets[unit.target];
         let mut opened = None;
         let state = self.states[unit.target].get_or_init(|| match self.open(&target.path, target.size) {
             Some(file) => {
                 let file = Arc::new(file);
                 opened = Some(Arc::clone(&file));
-                if self.open.fetch_add(1, Relaxed) < OPEN { State::Open(file) } else { State::Closed }
+                let room = open.fetch_update(Relaxed, Relaxed, |n| (n < OPEN).then_some(n + 1));
+                if room.is_ok() { State::Open(file) } else { State::Closed }
             }
             None => State::Bad,
         });
@@ -250,36 +406,41 @@ impl Work<'_> {
             (State::Bad, _) => return,
         };
         for range in self.absent(&file, unit) {
-            if self.range(&file, range, buffer).is_err() {
-                self.failed.fetch_add(1, Relaxed);
-                return;
-            }
-            if self.stop.load(Relaxed) {
-                return;
+            match self.range(&file, range, buffer) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(_) => {
+                    self.progress().counts.files_failed += 1;
+                    return;
+                }
             }
         }
     }
 
     /// Opens a file if it is the one that was profiled, and counts it otherwise.
     fn open(&self, path: &str, size: u64) -> Option<File> {
-        let count = |counter: &AtomicU64| {
-            counter.fetch_add(1, Relaxed);
-            None
-        };
         let file = match self.roots.open(path) {
             Ok(file) => file,
             Err(e) => {
-                return count(match e.kind() {
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => &self.missing,
-                    io::ErrorKind::PermissionDenied => &self.denied,
-                    _ => &self.failed,
-                });
+                let counts = &mut self.progress().counts;
+                match e.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => counts.files_missing += 1,
+                    io::ErrorKind::PermissionDenied => counts.files_denied += 1,
+                    _ => counts.files_failed += 1,
+                }
+                return None;
             }
         };
         match file.metadata() {
             Ok(meta) if meta.is_file() && meta.len() == size => {}
-            Ok(_) => return count(&self.other),
-            Err(_) => return count(&self.failed),
+            Ok(_) => {
+                self.progress().counts.files_changed += 1;
+                return None;
+            }
+            Err(_) => {
+                self.progress().counts.files_failed += 1;
+                return None;
+            }
         }
         // Exactly what is asked for, no read-ahead into cold neighbours.
         let _advice_only = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
@@ -294,13 +455,17 @@ impl Work<'_> {
         };
         let out = intersection(&unit.ranges, &absent);
         let left: u64 = out.iter().map(|r| r.end - r.start).sum();
-        self.resident.fetch_add(unit.bytes() - left, Relaxed);
+        self.progress().counts.bytes_resident += unit.bytes() - left;
         out
     }
 
-    fn range(&self, file: &File, range: Range<u64>, buffer: &mut [u8]) -> io::Result<()> {
+    /// Whether to go on behind it.
+    fn range(&self, file: &File, range: Range<u64>, buffer: &mut [u8]) -> io::Result<bool> {
         let mut at = range.start;
-        while at < range.end && !self.stop.load(Relaxed) {
+        while at < range.end {
+            if self.has_ended() {
+                return Ok(false);
+            }
             let want = buffer.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
             let n = match file.read_at(&mut buffer[..want], at) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -309,30 +474,13 @@ impl Work<'_> {
                 Err(e) => return Err(e),
             };
             at += n;
-            let read = self.read.fetch_add(n, Relaxed) + n;
-            if self.budget.bytes.is_some_and(|most| read >= most) {
-                self.over_budget.store(true, Relaxed);
-                self.end();
+            let mut progress = self.progress();
+            progress.counts.bytes_read += n;
+            if self.budget.bytes.is_some_and(|most| progress.counts.bytes_read >= most) {
+                progress.ended.get_or_insert(Ended::Budget);
             }
         }
-        Ok(())
-    }
-
-    fn counts(&self, in_flight_max: usize) -> Counts {
-        let planned = self.list.bytes();
-        let (read, resident) = (self.read.load(Relaxed), self.resident.load(Relaxed));
-        Counts {
-            bytes_planned: planned,
-            bytes_read: read,
-            bytes_resident: resident,
-            bytes_skipped: planned.saturating_sub(read.saturating_add(resident)),
-            files_planned: self.list.targets.len() as u64,
-            files_missing: self.missing.load(Relaxed),
-            files_changed: self.other.load(Relaxed),
-            files_denied: self.denied.load(Relaxed),
-            files_failed: self.failed.load(Relaxed),
-            in_flight_max,
-        }
+        Ok(true)
     }
 }
 

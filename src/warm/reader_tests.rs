@@ -26,7 +26,7 @@ fn list(files: &[(&str, u64, &[Touched])]) -> List {
 
 fn run(dir: &tempfile::TempDir, list: &List, budget: Budget) -> (Counts, Ended) {
     let roots = Roots::open_all([dir.path()]).expect("opened");
-    read(list, list.units.len(), &roots, 8, budget, || true)
+    read(list.clone(), list.units.len(), roots, 8, budget, || true)
 }
 
 fn absent(dir: &tempfile::TempDir, name: &str, size: u64) -> u64 {
@@ -85,12 +85,24 @@ fn the_budget_and_the_end_of_the_workload_stop_it() {
     assert_eq!(ended, Ended::Budget);
     // Each thread may finish the call that it is in.
     assert!((4 * MIB..4 * MIB + 8 * BUFFER as u64).contains(&counts.bytes_read), "{counts:?}");
-    let roots = Roots::open_all([dir.path()]).expect("opened");
-    let many: Vec<Touched> = (0..16).map(|i| Touched(i * 4 * MIB + 2 * MIB, MIB, i)).collect();
-    let list = self::list(&[("/big", size, &many)]);
-    let (_, ended) =
-        read(&list, list.units.len(), &roots, 1, Budget { bytes: None, time: Some(Duration::ZERO) }, || true);
-    assert!(matches!(ended, Ended::Budget | Ended::Done), "{ended:?}");
+    let (_, ended) = run(&dir, &list, Budget { bytes: None, time: None });
+    assert_eq!(ended, Ended::Done);
+    let readers = |budget| {
+        let mut readers = Readers::start(2);
+        readers.allow(0);
+        let roots = Roots::open_all([dir.path()]).expect("opened");
+        let id = readers.add(list.clone(), list.units.len(), roots, budget);
+        (readers, id)
+    };
+    // Nothing may be read before the end comes.
+    let (mut late, id) = readers(Budget { bytes: None, time: Some(Duration::ZERO) });
+    late.look();
+    let done = late.finished(id).expect("no unit is on its way");
+    assert_eq!((done.ended, done.counts.bytes_skipped), (Ended::Budget, list.bytes()));
+    let (stopped, id) = readers(Budget::default());
+    assert!(stopped.finished(id).is_none());
+    stopped.stop();
+    assert_eq!(stopped.finished(id).expect("no unit is on its way").ended, Ended::Stopped);
 }
 
 #[test]
@@ -99,7 +111,6 @@ fn whole_files_are_read_beside_the_list() {
     let mut list = list(&[("/a", 5 * MIB, &[Touched(0, 5 * MIB, 0)])]);
     let whole_from = list.units.len();
     list.add_whole("/w".into(), 20 * MIB);
-    let roots = Roots::open_all([dir.path()]).expect("opened");
     for threads in [1, 4, 16] {
         // A machine that is short of memory may drop a page before it is counted: then once more.
         let all = (0..5).any(|_| {
@@ -107,12 +118,58 @@ fn whole_files_are_read_beside_the_list() {
                 let file = File::open(dir.path().join(name)).expect("there");
                 let _advice_only = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
             }
-            let (counts, ended) = read(&list, whole_from, &roots, threads, Budget::default(), || true);
+            let roots = Roots::open_all([dir.path()]).expect("opened");
+            let (counts, ended) = read(list.clone(), whole_from, roots, threads, Budget::default(), || true);
             assert_eq!((counts.bytes_read + counts.bytes_resident, ended), (25 * MIB, Ended::Done));
             absent(&dir, "w", 20 * MIB) + absent(&dir, "a", 5 * MIB) == 0
         });
         assert!(all, "{threads} threads leave something out");
     }
+}
+
+#[test]
+fn lists_are_read_in_turn_and_a_short_one_ends_before_a_long_one() {
+    let dir = folder(&[("long", 64 * MIB), ("short", 64 * MIB)]);
+    let ranges = |n: u64| (0..n).map(|i| Touched(i * 2 * MIB, 4096, i)).collect::<Vec<_>>();
+    let lists = [list(&[("/long", 64 * MIB, &ranges(30))]), list(&[("/short", 64 * MIB, &ranges(3))])];
+    let mut readers = Readers::start(1);
+    readers.allow(0);
+    let ids = lists.map(|list| {
+        let (units, roots) = (list.units.len(), Roots::open_all([dir.path()]).expect("opened"));
+        readers.add(list, units, roots, Budget::default())
+    });
+    readers.allow(1);
+    let mut done = [None, None];
+    while done.iter().any(Option::is_none) {
+        readers.wait(TICK);
+        for (done, id) in done.iter_mut().zip(ids) {
+            *done = done.take().or_else(|| readers.finished(id));
+        }
+    }
+    let [long, short] = done.map(|d| d.expect("both ended"));
+    assert!(short.at < long.at);
+    assert_eq!((long.counts.bytes_skipped, short.counts.bytes_skipped), (0, 0));
+}
+
+#[test]
+fn reads_in_flight_and_open_files_are_bounded_for_all_lists_together() {
+    let dir = folder(&[("big", 64 * MIB)]);
+    let ranges: Vec<Touched> = (0..32).map(|i| Touched(i * 2 * MIB, MIB, i)).collect();
+    let list = list(&[("/big", 64 * MIB, &ranges)]);
+    let mut readers = Readers::start(8);
+    readers.allow(2);
+    let add = |readers: &mut Readers| {
+        let roots = Roots::open_all([dir.path()]).expect("opened");
+        readers.add(list.clone(), list.units.len(), roots, Budget::default())
+    };
+    let mut open: Vec<u64> = (0..5).map(|_| add(&mut readers)).collect();
+    while !open.is_empty() {
+        let now: usize = readers.shared.turns().lists.iter().map(|t| t.in_flight).sum();
+        let files = readers.shared.open.load(Relaxed);
+        assert!(now <= 2 && files <= open.len(), "{now} reads, {files} files");
+        open.retain(|id| readers.finished(*id).is_none());
+    }
+    assert_eq!(readers.shared.open.load(Relaxed), 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::rig::{esgz, is_root};
+use super::rig::{Rig, esgz, is_root};
 
 const MIB: u64 = 1 << 20;
 
@@ -191,6 +191,64 @@ fn process_one_is_not_bothered_by_the_reader() {
         String::from_utf8_lossy(&output.stderr)
     );
     assert_eq!(root.report()["ended"], "done");
+}
+
+/// An image that carries its read-ahead, as its container sees it: no `/proc`, and so no card.
+#[test]
+fn another_machine_than_the_images_caches_were_made_on_is_a_warning() {
+    if !is_root() {
+        return;
+    }
+    let rig = Rig::plain();
+    let folder = rig.root.join(".esgz");
+    fs::create_dir(&folder).unwrap();
+    fs::hard_link(env!("CARGO_BIN_EXE_esgz"), folder.join("esgz")).unwrap();
+    let mut list = Profile { schema: SCHEMA.into(), header: Header::default(), files: vec![], writes: vec![] };
+    let run = |list: &Profile| {
+        fs::write(folder.join("profile.json"), esgz::profile::write(list)).unwrap();
+        let mut chroot = Command::new("chroot");
+        chroot.arg(&rig.root).args(["/.esgz/esgz", "warm", "--", "sh", "-c", "sleep 1; echo said; exit 4"]);
+        let output = chroot.output().unwrap();
+        assert_eq!((output.stdout.as_slice(), output.status.code()), (b"said\n".as_slice(), Some(4)));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = run(&list);
+    assert!(said.contains("esgz warm: read") && !said.contains("warning"), "{said}");
+    list.header.host.insert("gpus".into(), "NVIDIA L4".into());
+    let said = run(&list);
+    assert_eq!(said.matches("warning").count(), 1, "{said}");
+    assert!(
+        said.contains("esgz warm: warning: the image's compile caches") && said.contains("gpus NVIDIA L4, here none"),
+        "{said}"
+    );
+    assert!(said.contains("esgz warm: read"), "it reads ahead all the same: {said}");
+}
+
+#[test]
+fn a_node_runs_until_it_is_told_to_stop_and_leaves_its_report() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    fs::create_dir(path("mounts")).unwrap();
+    fs::create_dir_all(path("content/blobs/sha256")).unwrap();
+    let mut node = esgz();
+    node.args(["warm", "node", "--mounts", &path("mounts"), "--content", &path("content"), "--json", &path("report")]);
+    let mut node = node.spawn().unwrap();
+    // Signals that it catches, as a mask: SIGTERM is the fifteenth.
+    let began = Instant::now();
+    let catches = |status: &str| {
+        let mask = status.lines().find_map(|l| l.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() >> 14 & 1 == 1
+    };
+    while !catches(&fs::read_to_string(format!("/proc/{}/status", node.id())).unwrap()) {
+        assert!(began.elapsed() < Duration::from_mins(1), "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(node.try_wait().unwrap(), None, "it goes on");
+    kill(Pid::from_raw(i32::try_from(node.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(node.wait().unwrap().code(), Some(0));
+    let report: Value = serde_json::from_slice(&fs::read(path("report")).unwrap()).unwrap();
+    assert_eq!((&report["schema"], &report["images"]), (&"esgz.warm-node/v1".into(), &serde_json::json!([])));
 }
 
 #[test]

@@ -2,13 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 
-use super::super::Failure;
 use super::super::output::Output;
+use super::super::{Failure, whole};
 use crate::profile::{self, Profile};
 
 /// Whether a path means stdin or stdout.
@@ -60,13 +59,8 @@ pub(super) fn check(path: &Path) -> Result<(), Failure> {
         _ if is_dash(path) => Ok(()),
         Ok(m) if m.is_dir() => Err(failed(io::ErrorKind::IsADirectory.into())),
         Ok(m) if !m.is_file() => Ok(()),
-        _ => NamedTempFile::new_in(beside(path)).map(drop).map_err(failed),
+        _ => NamedTempFile::new_in(whole::folder(path)).map(drop).map_err(failed),
     }
-}
-
-/// The folder of a file.
-fn beside(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Writes a file whole or not at all, or to stdout.
@@ -75,14 +69,7 @@ pub(super) fn write(path: &Path, bytes: &[u8], out: &Output) -> Result<(), Failu
         if is_dash(path) {
             return out.bytes(bytes);
         }
-        // What is no plain file, such as /dev/stdout, is not to be replaced by one.
-        if fs::metadata(path).is_ok_and(|m| !m.is_file()) {
-            return fs::write(path, bytes);
-        }
-        let mut temp = NamedTempFile::new_in(beside(path))?;
-        temp.write_all(bytes)?;
-        temp.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
-        temp.persist(path).map_err(|e| e.error).map(drop)
+        whole::write(path, |file| file.write_all(bytes))
     };
     written().map_err(|e| Failure::new(1, format!("cannot write {}: {e}", path.display())))
 }

@@ -97,8 +97,8 @@ pub(super) struct Additions<'a> {
     /// Folders of the image that they lie in.
     pub(super) folders: Vec<At>,
     pub(super) shipped: Shipped,
-    /// What compiled caches among them are bound to.
-    host: BTreeMap<String, String>,
+    /// What compiled caches among them are bound to; nothing where there are none.
+    pub(super) host: BTreeMap<String, String>,
     /// What is to be said about them.
     pub(super) warnings: Vec<String>,
 }
@@ -243,6 +243,11 @@ impl Additions<'_> {
     /// The entries with the digests of their contents.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&Entry, Option<Digest>)> {
         self.entries.iter().map(|(entry, captured)| (entry, captured.digest))
+    }
+
+    /// Paths of the files among them.
+    pub(super) fn files(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter(|(e, _)| e.kind == Kind::File).map(|(e, _)| e.path.as_str())
     }
 
     /// What compiled caches among them are bound to, as annotations.

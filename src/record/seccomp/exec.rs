@@ -4,6 +4,7 @@ use std::io;
 
 use super::caller::{Caller, Found, is_moot};
 use super::notebook::Fact;
+use crate::elf;
 use crate::record::touch::EXEC;
 
 /// What is looked at, and reported, of each file: the kernel reads its first page.
@@ -47,7 +48,8 @@ fn program(found: &Found, facts: &mut Vec<Fact>) -> Option<Vec<u8>> {
     if head.starts_with(b"#!") {
         return script(&head);
     }
-    let (offset, length) = interpreter(&head)?;
+    // Where the program headers do not lie in the first page, nothing is said.
+    let (offset, length) = elf::head_of(&head).ok()?.interpreter?;
     let name = found.read(offset, usize::try_from(length).ok()?.min(HEAD)).ok()?;
     let name = name.split(|&b| b == 0).next()?;
     (!name.is_empty()).then(|| name.to_owned())
@@ -60,23 +62,6 @@ fn script(head: &[u8]) -> Option<Vec<u8>> {
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// Where a 64-bit little-endian ELF keeps the path of its interpreter, if its program headers lie in the first page: offset and
-/// length.
-fn interpreter(head: &[u8]) -> Option<(u64, u64)> {
-    const PT_INTERP: u32 = 3;
-    let word = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
-    let half = |at: usize| Some(usize::from(u16::from_le_bytes(*head.get(at..)?.first_chunk()?)));
-    if !head.starts_with(b"\x7fELF\x02\x01") {
-        return None;
-    }
-    let (table, size, count) = (usize::try_from(word(32)?).ok()?, half(54)?, half(56)?);
-    (0..count.min(HEAD / 56)).find_map(|i| {
-        let at = table.checked_add(i * size)?;
-        let kind = u32::from_le_bytes(*head.get(at..)?.first_chunk()?);
-        (kind == PT_INTERP).then(|| Some((word(at.checked_add(8)?)?, word(at.checked_add(32)?)?)))?
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,14 +72,8 @@ mod tests {
         assert_eq!(script(b"#!/bin/sh"), Some(b"/bin/sh".to_vec()));
         assert_eq!(script(b"#!\n/bin/sh"), None);
         let me = std::fs::read("/bin/sh").expect("every system has it");
-        let (offset, length) = interpreter(&me[..4096]).expect("a shell is linked dynamically");
+        let (offset, length) = elf::head_of(&me[..4096]).expect("a program").interpreter.expect("linked dynamically");
         let (offset, length) = (usize::try_from(offset).expect("small"), usize::try_from(length).expect("small"));
         assert!(me[offset..offset + length].windows(3).any(|w| w == b"ld-"), "{:?}", &me[offset..offset + length]);
-        for cut in 0..256 {
-            let _no_panic_on_what_is_cut = interpreter(&me[..cut]);
-        }
-        let mut odd = me[..4096].to_vec();
-        odd[32..40].fill(0xff);
-        assert_eq!(interpreter(&odd), None);
     }
 }

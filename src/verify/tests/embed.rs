@@ -87,6 +87,55 @@ fn the_image_starts_its_read_ahead_and_can_be_put_back() {
 }
 
 #[test]
+fn the_list_inside_the_image_says_what_its_compile_caches_are_bound_to_and_the_manifests_does_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pyc = [0x0a0d_0dcb_u32, 0, 1_600_000_000, 1].map(u32::to_le_bytes).concat();
+    let written = [
+        Item::dir("root"),
+        Item::dir("root/.cache"),
+        Item::dir("root/.cache/vllm"),
+        Item::file("root/.cache/vllm/graph.so", "x"),
+        Item::dir("lib/__pycache__"),
+        Item::file("lib/__pycache__/m.cpython-312.pyc", pyc),
+    ];
+    let tar = dir.path().join("s.tar");
+    std::fs::write(&tar, archive(&written)).expect("written");
+    let src = image(&[&[Item::dir("lib"), Item::file("lib/m.py", "m")], &[Item::file("huge", vec![0; 80 << 20])]]);
+    let mut profile = lazy();
+    profile.header.host = [("gpus", "NVIDIA L4"), ("kernel", "6")].map(|(k, v)| (k.into(), v.into())).into();
+    for (classes, facts) in [("bytecode", None), ("bytecode,compile-cache", Some("NVIDIA L4"))] {
+        let startup_classes = classes.parse().expect("classes");
+        let embed = Some(program(&dir, 1));
+        let options = convert::Options { startup: Some(tar.clone()), startup_classes, ..embedding(embed) };
+        let dst = Memory::default();
+        let report = convert(&src, &dst, Some(&profile), &options, &Silent).expect("converted");
+        assert_eq!(report.startup.expect("used").classes["bytecode"], 1);
+        assert_eq!(check(Some(&src), &dst).problems, []);
+        let list = profile::read(&embedded_list(&dst)).expect("a profile");
+        let host: Vec<_> = list.header.host.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(host, facts.map(|card| ("gpus", card)).into_iter().collect::<Vec<_>>(), "{classes}");
+        let manifest = image_of(&dst).manifest.raw;
+        let packed = manifest["annotations"][names::WARM].as_str().expect("it is carried");
+        assert!(carried::unpack(packed).expect("own output").header.host.is_empty());
+    }
+}
+
+/// The list that a reader in the container finds.
+fn embedded_list(dst: &Memory) -> Vec<u8> {
+    let top = image_of(dst).manifest.layers.last().expect("a hot layer").digest;
+    let layer = zstd::decode_all(&dst.bytes(&top)[..]).expect("zstd");
+    let mut reader = crate::tar::Reader::new(&layer[..]);
+    while let Some(entry) = reader.next().expect("an archive") {
+        if entry.path == ".esgz/profile.json" {
+            let mut content = Vec::new();
+            std::io::Read::read_to_end(&mut reader, &mut content).expect("in memory");
+            return content;
+        }
+    }
+    panic!("no list");
+}
+
+#[test]
 fn another_entrypoint_than_the_wrapped_one_is_a_difference() {
     let dir = tempfile::tempdir().expect("a folder");
     let (src, dst) = (source(), Memory::default());

@@ -155,6 +155,29 @@ fn the_same_archive_again_does_nothing_and_another_one_makes_another_image() {
 }
 
 #[test]
+fn what_the_archive_brings_along_is_not_missing_in_the_image() {
+    let tar = Captured::new(&captured());
+    let with = |pyc: &str, force_profile| {
+        let mut p = profile(&["/hot", pyc]);
+        (p.files[0].size, p.files[0].ranges) = (1, vec![Range(0, 1, 0)]);
+        let options = convert::Options { force_profile, ..tar.options(Layout::Hot) };
+        convert(&source(), &Memory::default(), Some(&p), &options, &Silent)
+    };
+    let report = with("/lib/__pycache__/m.cpython-312.pyc", false).expect("the profile is of this image");
+    let fit = report.fit.expect("used");
+    assert_eq!((fit.missing_files, fit.profiled_bytes, fit.matched_bytes, report.mismatches.len()), (0, 1, 1, 0));
+    // What is stale or left out of the archive, and what is nowhere.
+    for pyc in ["/lib/__pycache__/m.a.pyc", "/tmp/__pycache__/t.cpython-312.pyc", "/lib/__pycache__/none.pyc"] {
+        let e = with(pyc, false).expect_err("most of the profile is missing");
+        assert!(matches!(e, convert::Error::ForeignProfile { matched: 1, profiled: 101 }), "{e}");
+        let report = with(pyc, true).expect("forced");
+        let missing: Vec<_> = report.mismatches.iter().map(|m| (m.path.as_str(), &m.what)).collect();
+        assert_eq!(missing, [(pyc, &crate::plan::What::Missing)]);
+        assert_eq!(report.fit.expect("used").missing_files, 1);
+    }
+}
+
+#[test]
 fn archives_that_cannot_be_used_are_named() {
     let no_folder = [Item::file("lib/__pycache__/m.cpython-312.pyc", pyc(0, 1_700_000_000, 7))];
     let damaged = Captured::new(&captured());
