@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -16,22 +16,23 @@ use crate::digest::Digest;
 /// Length of the kernel's `USER_HZ` tick, which is part of its interface.
 const TICK_MS: u64 = 10;
 
-/// Mounts of the lazy snapshotter below its root.
-pub fn lazy_mounts(root: &Path) -> Result<usize, Error> {
+/// Where the lazy snapshotter's mounts below its root are.
+pub fn lazy_mounts(root: &Path) -> Result<Vec<PathBuf>, Error> {
     let text = fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("reading /proc/self/mountinfo"))?;
-    Ok(count_mounts(&text, &root.to_string_lossy()))
+    Ok(points(&text, &root.to_string_lossy()))
 }
 
 /// `ID PARENT MAJ:MIN ROOT POINT OPTIONS [FIELDS] - TYPE SOURCE SUPER`
-fn count_mounts(text: &str, root: &str) -> usize {
+fn points(text: &str, root: &str) -> Vec<PathBuf> {
     let root = format!("{}/", root.trim_end_matches('/'));
-    let lazy = |line: &&str| {
-        let Some((left, right)) = line.split_once(" - ") else { return false };
+    let lazy = |line: &str| {
+        let (left, right) = line.split_once(" - ")?;
         let mut right = right.split(' ');
         let fuse = right.next().is_some_and(|t| t.starts_with("fuse"));
-        fuse && right.next() == Some("stargz") && left.split(' ').nth(4).is_some_and(|p| p.starts_with(&root))
+        let point = left.split(' ').nth(4).filter(|p| p.starts_with(&root))?;
+        (fuse && right.next() == Some("stargz")).then(|| point.into())
     };
-    text.lines().filter(lazy).count()
+    text.lines().filter_map(lazy).collect()
 }
 
 /// Which of these blobs are in the content store.
@@ -228,9 +229,10 @@ mod tests {
                     38 35 0:42 / /zz/snapshots/2/fs rw - fuse.rawBridge stargz rw\n\
                     39 35 0:43 / /z/a rw - fuse.sshfs other rw\n\
                     40 35 0:44 / /z/b rw - overlay stargz rw\n";
-        assert_eq!(count_mounts(text, "/z"), 2);
-        assert_eq!(count_mounts(text, "/z/"), 2);
-        assert_eq!(count_mounts(text, "/y"), 0);
+        let two = ["/z/snapshotter/snapshots/1/fs", "/z/snapshotter/snapshots/2/fs"].map(PathBuf::from);
+        assert_eq!(points(text, "/z"), two);
+        assert_eq!(points(text, "/z/"), two);
+        assert!(points(text, "/y").is_empty());
     }
 
     #[test]

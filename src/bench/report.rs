@@ -78,6 +78,9 @@ pub fn render(report: &Report) -> String {
     }
     let _ = writeln!(text, "{}.", words::headline(report, &all).sentence());
     dropped(report, &mut text);
+    for note in words::traced(report) {
+        let _ = writeln!(text, "traced: {note}");
+    }
     for note in words::family(&all) {
         let _ = writeln!(text, "comparisons: {note}");
     }
