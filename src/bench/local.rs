@@ -266,17 +266,8 @@ impl<'w> Bench<'w> {
             }
         };
         let valid = matches!(&outcome, Outcome::Measured(m) if m.invalid.is_empty());
-        let run = Run {
-            row,
-            valid,
-            traced: traced.is_some(),
-            arm: arm.name.clone(),
-            start,
-            round,
-            started,
-            load,
-            outcome,
-        };
+        let run =
+            Run { row, valid, traced: traced.is_some(), arm: arm.name.clone(), start, round, started, load, outcome };
         (run, failed)
     }
 }

@@ -345,7 +345,10 @@ fn a_report_says_why_nothing_was_traced() {
     m(&mut all, &|m| m.trace.as_mut().unwrap().withheld = vec!["3 events were lost".into()]);
     m(&mut all, &|m| m.invalid.push("it was warm".into()));
     let said = lines(&all);
-    assert!(said[0].starts_with("traced: auto: no precision and no recall: it was warm; 3 events were lost; "), "{said:?}");
+    assert!(
+        said[0].starts_with("traced: auto: no precision and no recall: it was warm; 3 events were lost; "),
+        "{said:?}"
+    );
     let mut broken = failed("auto", 0);
     broken.traced = true;
     all.traced = vec![broken];

@@ -59,10 +59,7 @@ fn what_a_reader_tells_is_taken_as_far_as_it_is_there() {
             m.warm = Some(warm);
         }
     };
-    tell(
-        &mut r,
-        serde_json::json!({ "bytes_planned": 10, "bytes_read": -1, "ms": "x", "precision": 0.9126 }),
-    );
+    tell(&mut r, serde_json::json!({ "bytes_planned": 10, "bytes_read": -1, "ms": "x", "precision": 0.9126 }));
     let ahead = |r: &Run| Analysis::of(&report(vec![r.clone()])).rows[0].ahead.expect("a read-ahead");
     let a = ahead(&r);
     assert_eq!((a.planned.map(|s| s.median), a.read, a.ms), (Some(10), None, None));
@@ -118,7 +115,8 @@ fn a_traced_run_tells_of_the_read_ahead_and_is_in_no_other_figure() {
     assert_eq!(all, plain);
     // What speaks against the run or its trace leaves nothing of it; another row's says nothing here.
     let doubtful = Trace { withheld: vec!["3 events were lost".into()], ..trace() };
-    for none in [traced("a", 7, &["it was warm"], trace()), traced("a", 7, &[], doubtful), traced("b", 7, &[], trace())] {
+    for none in [traced("a", 7, &["it was warm"], trace()), traced("a", 7, &[], doubtful), traced("b", 7, &[], trace())]
+    {
         assert_eq!(with(none), plain);
     }
 }

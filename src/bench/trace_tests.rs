@@ -136,7 +136,8 @@ fn lists_are_read_from_where_they_are() {
     let root = tempfile::tempdir().unwrap();
     let files = vec![file("/a", 10, &[(0, 10)]), file("/looked-up", 10, &[])];
     let profile = Profile { schema: SCHEMA.into(), header: Header::default(), files: files.clone(), writes: vec![] };
-    let paths = |source: &Source| source.files(root.path()).map(|l| l.iter().map(|f| f.path.clone()).collect::<Vec<_>>());
+    let paths =
+        |source: &Source| source.files(root.path()).map(|l| l.iter().map(|f| f.path.clone()).collect::<Vec<_>>());
     let packed = carried::pack(&carried::of("linux/amd64", &files)).unwrap();
     assert_eq!(paths(&Source::Annotation(Some(packed))), Ok(vec!["/a".to_owned()]));
     assert!(paths(&Source::Annotation(None)).unwrap_err().contains("dev.esgz.warm"));
@@ -208,12 +209,16 @@ fn a_start_from_lazy_layers_is_told_from_its_reader() {
     let (lab, onlooker) = match started {
         Ok(both) => both,
         // Only where the machine has what it takes: root, FUSE, overlayfs and the tracepoints.
-        Err(why) => return eprintln!("not tested here: {why}"),
+        Err(why) => {
+            let known = ["mksquashfs", "squashfuse_ll", "overlay", "trac"];
+            return assert!(known.iter().any(|what| why.contains(what)), "{why}");
+        }
     };
     let (lazy, merged) = (lab.mounted[0].clone(), lab.mounted[1].clone());
     // As `esgz warm` does it: a fork reads ahead, the program becomes the workload, which stays until its input ends.
     let read = |path: &str| format!("while read -r x; do :; done <{path};");
-    let script = format!("({} {}); exec sh -c 'cat /hit /missed /both; echo up; read -r end'", read("/hit"), read("/vain"));
+    let script =
+        format!("({} {}); exec sh -c 'cat /hit /missed /both; echo up; read -r end'", read("/hit"), read("/vain"));
     let mut program = std::process::Command::new("/usr/sbin/chroot");
     program.arg(&merged).args(["/esgz", "-c", &script]).env("PATH", "/bin");
     let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -221,8 +226,13 @@ fn a_start_from_lazy_layers_is_told_from_its_reader() {
     std::io::BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
     let onlooked = onlooker.stop();
     let listed = root_list(lab.dir.path());
-    let stage =
-        Stage { source: Source::File(listed), mounts: vec![lazy], container: child.id(), reader: None, reader_said: None };
+    let stage = Stage {
+        source: Source::File(listed),
+        mounts: vec![lazy],
+        container: child.id(),
+        reader: None,
+        reader_said: None,
+    };
     let trace = stage.conclude(onlooked);
     drop(child.stdin.take());
     child.wait().unwrap();

@@ -41,8 +41,7 @@ pub struct Missed {
 impl Cover {
     /// Compares files of a list with files of a run: they are the same where they share a name and have the same size.
     pub fn of(list: Vec<File>, touched: Vec<File>) -> Self {
-        let profile =
-            |files| Profile { schema: SCHEMA.into(), header: Header::default(), files, writes: Vec::new() };
+        let profile = |files| Profile { schema: SCHEMA.into(), header: Header::default(), files, writes: Vec::new() };
         let (list, touched) = (profile(list), profile(touched));
         let mut out = Self::default();
         for group in names::groups(&[&list, &touched]) {

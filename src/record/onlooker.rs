@@ -313,7 +313,8 @@ mod tests {
 
     #[test]
     fn pages_that_the_reader_brought_in_count_where_the_workload_maps_them() {
-        let event = |what, process, start, end, at| Event { what, thread: process, process, dev: 1, ino: 5, start, end, at };
+        let event =
+            |what, process, start, end, at| Event { what, thread: process, process, dev: 1, ino: 5, start, end, at };
         let events = vec![
             event(What::Around, 10, 0, 16, 30),
             event(What::Added, 7, 2, 6, 10),
@@ -340,7 +341,9 @@ mod tests {
         let onlooker = match Onlooker::with(&format!("s_dev == {device}")) {
             Ok(onlooker) => onlooker,
             // Without the tracepoints or the right to them there is nothing to test.
-            Err(e) => return assert!(matches!(e, Error::Tracefs(_) | Error::NoTracepoint { .. } | Error::Perf(_)), "{e}"),
+            Err(e) => {
+                return assert!(matches!(e, Error::Tracefs(_) | Error::NoTracepoint { .. } | Error::Perf(_)), "{e}");
+            }
         };
         fs::read(dir.path().join("stranger")).expect("read");
         // As `esgz warm` does it: a fork that reads, and an exec.
@@ -358,10 +361,8 @@ mod tests {
         };
         assert_eq!(seen.lost, 0);
         assert_eq!(whole(&seen.reader), [("/reader".to_owned(), vec![], 4 * 4096)]);
-        let workload = [
-            ("/child".to_owned(), vec![], 4096),
-            ("/other-name".to_owned(), vec!["/workload".to_owned()], 3 * 4096),
-        ];
+        let workload =
+            [("/child".to_owned(), vec![], 4096), ("/other-name".to_owned(), vec!["/workload".to_owned()], 3 * 4096)];
         assert_eq!(whole(&seen.workload), workload);
         assert!(seen.events > 4, "{}", seen.events);
     }

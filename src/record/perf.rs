@@ -251,9 +251,10 @@ fn record(kind: u32, misc: u16, body: &[u8]) -> Option<Record<'_>> {
             let end = half(16).and_then(|n| usize::try_from(n).ok()).and_then(|n| n.checked_add(20)).unwrap_or(0);
             half(0).zip(word(8)).zip(body.get(20..end)).map(|((process, at), raw)| Record::Sample(process, at, raw))
         }
-        RECORD_FORK => half(0).zip(half(4)).zip(word(16)).map(|((process, parent), at)| {
-            Record::Step(Step { process, at, what: Life::Forked(parent) })
-        }),
+        RECORD_FORK => half(0)
+            .zip(half(4))
+            .zip(word(16))
+            .map(|((process, parent), at)| Record::Step(Step { process, at, what: Life::Forked(parent) })),
         RECORD_COMM if misc & MISC_COMM_EXEC != 0 => {
             let mut name = [0; 16];
             let end = body.len().saturating_sub(16);
