@@ -324,6 +324,8 @@ fn a_summary_holds_the_claims_and_what_they_rest_on() {
         (&all["comparisons"][0]["verdict"], &all["rows"][7]["ahead"]["recall"]["median"]),
         (&"faster".into(), &871.into())
     );
+    assert_eq!(all["misses"][1]["path"], "/usr/lib/x86_64-linux-gnu/libc.so.6");
+    assert!(all["traced"][0].as_str().unwrap().starts_with("auto: 326.9 of 375.3 MB touched"), "{}", all["traced"]);
     let none = Summary::of(&report(vec![failed("hot", 1)]));
     assert_eq!((none.headline.as_str(), none.claims.len()), ("No arm can be claimed to be faster: no run counts", 0));
     let one = Summary::of(&report(vec![run("hot", 1, 10, &[]), failed("original cold", 1)]));
