@@ -7,7 +7,8 @@ use serde_json::{Map, Value};
 
 use super::result::{ArmFacts, CpuUse, Measured, Outcome, Report, Run, Start};
 use super::spans;
-use super::stats::{cpu, reader_ms, share, told, traffic};
+use super::stats::{cpu, reader_ms, told, traffic};
+use crate::profile::cover::Cover;
 
 /// Phases of the workload that have a column of their own: its name and theirs.
 const PHASES: &[(&str, &str)] = &[
@@ -26,10 +27,15 @@ const PHASES: &[(&str, &str)] = &[
 /// JSON lines.
 pub fn jsonl(report: &Report) -> String {
     let mut out = String::new();
-    for run in &report.runs {
+    for run in runs(report) {
         let _ = writeln!(out, "{}", Value::Object(record(report, run)));
     }
     out
+}
+
+/// All runs, those that were traced behind the others.
+pub(super) fn runs(report: &Report) -> impl Iterator<Item = &Run> {
+    report.runs.iter().chain(&report.traced)
 }
 
 /// CSV with a header.
@@ -41,7 +47,7 @@ pub fn csv(report: &Report) -> String {
         let _ = write!(out, "{}\r\n", cells.join(","));
     };
     line(&mut columns().into_iter());
-    for run in &report.runs {
+    for run in runs(report) {
         line(&mut record(report, run).into_iter().map(|(_, v)| match v {
             Value::Null => String::new(),
             Value::String(s) => s,
@@ -66,6 +72,7 @@ fn columns() -> Vec<String> {
         started: String::new(),
         load: String::new(),
         valid: false,
+        traced: false,
         outcome: nothing,
     };
     fill(&Facts::default(), None, &run).into_iter().map(|(k, _)| k).collect()
@@ -113,8 +120,11 @@ fn fill(facts: &Facts, arm: Option<&ArmFacts>, run: &Run) -> Map<String, Value> 
     let m = run.measured();
     let (status, error) = match &run.outcome {
         Outcome::Failed { error, .. } => ("failed", Some(error.as_str())),
-        Outcome::Measured(m) => (if m.invalid.is_empty() { "valid" } else { "invalid" }, None),
+        Outcome::Measured(m) if !m.invalid.is_empty() => ("invalid", None),
+        Outcome::Measured(_) => (if run.traced { "traced" } else { "valid" }, None),
     };
+    // Times and costs of a traced run hold the recorder's: nobody is to add them to the others.
+    let own = m.filter(|_| !run.traced);
     put("run_id", format!("{}/{}/{}", facts.started, run.round, run.row).into());
     put("benchmark_started", facts.started.as_str().into());
     put("row", run.row.as_str().into());
@@ -135,8 +145,8 @@ fn fill(facts: &Facts, arm: Option<&ArmFacts>, run: &Run) -> Map<String, Value> 
     put("image_pull_state", state.unwrap_or("unknown").into());
     put("layers", m.map(|m| m.layers).into());
     put("lazy_layers", m.map(|m| m.lazy_layers).into());
-    times(run, &mut put);
-    if let Some(p) = arm.and_then(|a| a.predicted).filter(|_| run.start == Start::Cold) {
+    times(run, own, &mut put);
+    if let Some(p) = arm.and_then(|a| a.predicted).filter(|_| run.start == Start::Cold && !run.traced) {
         put("predicted_pull_ms", p.pull_ms.into());
         put("predicted_create_ms", p.create_ms.into());
         put("predicted_ready_ms", p.ready_ms.into());
@@ -145,11 +155,12 @@ fn fill(facts: &Facts, arm: Option<&ArmFacts>, run: &Run) -> Map<String, Value> 
             put(key, Value::Null);
         }
     }
-    costs(m, &mut put);
+    costs(own, &mut put);
+    ahead(run, m, &mut put);
     put("page_cache_left_kb", m.map(|m| m.evidence.before.page_cache_after_kb).into());
     put("answer", m.map(|m| m.answer.as_str()).into());
-    put("timeline", m.map(|m| joined(m.timeline.iter().map(|t| format!("{}={}", t.name, t.at_ms)))).into());
-    put("metrics", m.map(|m| joined(m.metrics.iter().map(|(k, v)| format!("{k}={v}")))).into());
+    put("timeline", own.map(|m| joined(m.timeline.iter().map(|t| format!("{}={}", t.name, t.at_ms)))).into());
+    put("metrics", own.map(|m| joined(m.metrics.iter().map(|(k, v)| format!("{k}={v}")))).into());
     put("link_latency_ms", facts.latency_ms.into());
     put("link_bandwidth_mb", facts.bandwidth_mb.into());
     put("cpus", facts.cpus.into());
@@ -161,8 +172,7 @@ fn fill(facts: &Facts, arm: Option<&ArmFacts>, run: &Run) -> Map<String, Value> 
     out
 }
 
-fn times(run: &Run, put: &mut impl FnMut(&str, Value)) {
-    let m = run.measured();
+fn times(run: &Run, m: Option<&Measured>, put: &mut impl FnMut(&str, Value)) {
     let cut = m.map(|m| spans::spans(run, m)).unwrap_or_default();
     put("pull_ms", m.and_then(|m| m.phases.pull_ms).into());
     put("create_ms", m.map(|m| m.phases.create_ms).into());
@@ -197,17 +207,21 @@ fn costs(m: Option<&Measured>, put: &mut impl FnMut(&str, Value)) {
     put("cpu_workload_ms", used(|c| c.workload_ms));
     put("cpu_bench_ms", used(|c| c.bench_ms));
     put("cpu_reader_ms", m.and_then(reader_ms).into());
+}
+
+fn ahead(run: &Run, m: Option<&Measured>, put: &mut impl FnMut(&str, Value)) {
     for (key, theirs) in [
         ("ahead_planned_bytes", "bytes_planned"),
         ("ahead_read_bytes", "bytes_read"),
         ("ahead_resident_bytes", "bytes_resident"),
         ("ahead_skipped_bytes", "bytes_skipped"),
-        ("ahead_ms", "ms"),
     ] {
         put(key, m.and_then(|m| told(m, theirs)).into());
     }
-    put("ahead_precision_permille", m.and_then(|m| share(m, "precision")).into());
-    put("ahead_recall_permille", m.and_then(|m| share(m, "recall")).into());
+    put("ahead_ms", m.filter(|_| !run.traced).and_then(|m| told(m, "ms")).into());
+    let cover = run.cover();
+    put("ahead_precision_permille", cover.and_then(Cover::precision_permille).into());
+    put("ahead_recall_permille", cover.and_then(Cover::recall_permille).into());
 }
 
 #[cfg(test)]
@@ -252,8 +266,13 @@ run_id,benchmark_started,row,arm,start,round,status,invalid,error,started,load_a
 2026-11-25T05:00:00Z/2/hot,2026-11-25T05:00:00Z,hot,hot,cold,2,failed,,"the container ended: CONTAINER_EXITED, exit code 1","a
 b",0.10,127.0.0.1:5070/m:hot,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e379808443ce962b3abd63c5a,stargz,,unknown,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,,30,400,2,Some CPU,24683000000,6.18.44,0.1.0,containerd=v2.4.2
 "#);
-        insta::assert_snapshot!(jsonl(&sample(1)).lines().last().unwrap_or_default(), @r#"
-{"run_id":"2026-11-25T05:00:00Z/1/auto","benchmark_started":"2026-11-25T05:00:00Z","row":"auto","arm":"auto","start":"cold","round":1,"status":"valid","invalid":"","error":null,"started":"2026-11-25T05:00:01Z","load_average":"0.10","image_ref":"127.0.0.1:5070/m:auto","manifest_digest":"sha256:44602a999abbebedf7de0ae1318e4f57e3cb1d67e482a65f9657f7541f3fe4bb","config_digest":"sha256:e4c4dc8820db4972223043f69514cd223b23ace6817c14a6dfc6118dd7c15d75","snapshotter":"stargz","options":"warm:profile.json","image_pull_state":"pulled","layers":6,"lazy_layers":5,"pull_ms":3973,"create_ms":262,"ready_ms":21576,"chat_ms":306,"total_ms":26117,"created_at_ms":4235,"ready_at_ms":25811,"first_log_at_ms":5098,"first_token_at_ms":26015,"boot_ms":863,"import_ms":9493,"engine_init_ms":1510,"load_ms":1511,"compile_ms":5609,"warm_up_ms":null,"kv_cache_ms":863,"graph_capture_ms":null,"api_start_ms":1727,"first_token_ms":204,"predicted_pull_ms":3600,"predicted_create_ms":250,"predicted_ready_ms":21600,"link_bytes":720504600,"link_requests":256,"pull_bytes":139959400,"pull_requests":52,"start_bytes":580545200,"start_requests":204,"chat_bytes":0,"chat_requests":0,"cpu_snapshotter_ms":10230,"cpu_containerd_ms":2049,"cpu_workload_ms":20777,"cpu_bench_ms":1100,"cpu_reader_ms":640,"ahead_planned_bytes":357000000,"ahead_read_bytes":298321840,"ahead_resident_bytes":41000000,"ahead_skipped_bytes":6100000,"ahead_ms":6427,"ahead_precision_permille":934,"ahead_recall_permille":871,"page_cache_left_kb":0,"answer":"Hello!","timeline":"pulled=3973; created=4235; first-log=5098; import=5313; engine-init=14591; load=16101; compile=17612; kv-cache=23221; api-start=24084; ready=25811; first-token=26015; answer=26117","metrics":"on_demand_bytes_fetched=560000000; on_demand_remote_registry_fetch_count=1234","link_latency_ms":30,"link_bandwidth_mb":400,"cpus":2,"cpu_model":"SAMPLE CPU, made up","memory_bytes":24683000000,"kernel":"6.18.44","esgz":"0.1.0","versions":"containerd=v2.4.2; runc=1.1.5; stargz-snapshotter=v0.19.1"}
+        let text = jsonl(&sample(1));
+        let [.., counted, traced] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        insta::assert_snapshot!(counted, @r#"
+{"run_id":"2026-11-25T05:00:00Z/1/auto","benchmark_started":"2026-11-25T05:00:00Z","row":"auto","arm":"auto","start":"cold","round":1,"status":"valid","invalid":"","error":null,"started":"2026-11-25T05:00:01Z","load_average":"0.10","image_ref":"127.0.0.1:5070/m:auto","manifest_digest":"sha256:44602a999abbebedf7de0ae1318e4f57e3cb1d67e482a65f9657f7541f3fe4bb","config_digest":"sha256:e4c4dc8820db4972223043f69514cd223b23ace6817c14a6dfc6118dd7c15d75","snapshotter":"stargz","options":"warm:profile.json","image_pull_state":"pulled","layers":6,"lazy_layers":5,"pull_ms":3973,"create_ms":262,"ready_ms":21576,"chat_ms":306,"total_ms":26117,"created_at_ms":4235,"ready_at_ms":25811,"first_log_at_ms":5098,"first_token_at_ms":26015,"boot_ms":863,"import_ms":9493,"engine_init_ms":1510,"load_ms":1511,"compile_ms":5609,"warm_up_ms":null,"kv_cache_ms":863,"graph_capture_ms":null,"api_start_ms":1727,"first_token_ms":204,"predicted_pull_ms":3600,"predicted_create_ms":250,"predicted_ready_ms":21600,"link_bytes":720504600,"link_requests":256,"pull_bytes":139959400,"pull_requests":52,"start_bytes":580545200,"start_requests":204,"chat_bytes":0,"chat_requests":0,"cpu_snapshotter_ms":10230,"cpu_containerd_ms":2049,"cpu_workload_ms":20777,"cpu_bench_ms":1100,"cpu_reader_ms":640,"ahead_planned_bytes":357000000,"ahead_read_bytes":298321840,"ahead_resident_bytes":41000000,"ahead_skipped_bytes":6100000,"ahead_ms":6427,"ahead_precision_permille":null,"ahead_recall_permille":null,"page_cache_left_kb":0,"answer":"Hello!","timeline":"pulled=3973; created=4235; first-log=5098; import=5313; engine-init=14591; load=16101; compile=17612; kv-cache=23221; api-start=24084; ready=25811; first-token=26015; answer=26117","metrics":"on_demand_bytes_fetched=560000000; on_demand_remote_registry_fetch_count=1234","link_latency_ms":30,"link_bandwidth_mb":400,"cpus":2,"cpu_model":"SAMPLE CPU, made up","memory_bytes":24683000000,"kernel":"6.18.44","esgz":"0.1.0","versions":"containerd=v2.4.2; runc=1.1.5; stargz-snapshotter=v0.19.1"}
+"#);
+        insta::assert_snapshot!(traced, @r#"
+{"run_id":"2026-11-25T05:00:00Z/0/auto","benchmark_started":"2026-11-25T05:00:00Z","row":"auto","arm":"auto","start":"cold","round":0,"status":"traced","invalid":"","error":null,"started":"2026-11-25T05:00:01Z","load_average":"0.10","image_ref":"127.0.0.1:5070/m:auto","manifest_digest":"sha256:44602a999abbebedf7de0ae1318e4f57e3cb1d67e482a65f9657f7541f3fe4bb","config_digest":"sha256:e4c4dc8820db4972223043f69514cd223b23ace6817c14a6dfc6118dd7c15d75","snapshotter":"stargz","options":"warm:profile.json","image_pull_state":"pulled","layers":6,"lazy_layers":5,"pull_ms":null,"create_ms":null,"ready_ms":null,"chat_ms":null,"total_ms":null,"created_at_ms":null,"ready_at_ms":null,"first_log_at_ms":null,"first_token_at_ms":null,"boot_ms":null,"import_ms":null,"engine_init_ms":null,"load_ms":null,"compile_ms":null,"warm_up_ms":null,"kv_cache_ms":null,"graph_capture_ms":null,"api_start_ms":null,"first_token_ms":null,"predicted_pull_ms":null,"predicted_create_ms":null,"predicted_ready_ms":null,"link_bytes":null,"link_requests":null,"pull_bytes":null,"pull_requests":null,"start_bytes":null,"start_requests":null,"chat_bytes":null,"chat_requests":null,"cpu_snapshotter_ms":null,"cpu_containerd_ms":null,"cpu_workload_ms":null,"cpu_bench_ms":null,"cpu_reader_ms":null,"ahead_planned_bytes":357000000,"ahead_read_bytes":298321840,"ahead_resident_bytes":41000000,"ahead_skipped_bytes":6100000,"ahead_ms":null,"ahead_precision_permille":934,"ahead_recall_permille":871,"page_cache_left_kb":0,"answer":"Hello!","timeline":null,"metrics":null,"link_latency_ms":30,"link_bandwidth_mb":400,"cpus":2,"cpu_model":"SAMPLE CPU, made up","memory_bytes":24683000000,"kernel":"6.18.44","esgz":"0.1.0","versions":"containerd=v2.4.2; runc=1.1.5; stargz-snapshotter=v0.19.1"}
 "#);
     }
 
@@ -275,7 +294,7 @@ b",0.10,127.0.0.1:5070/m:hot,sha256:62c66a7a5dd70c3146618063c344e531e6d4b59e3798
     fn json_lines_and_csv_have_the_same_columns() {
         let all = sample(5);
         let text = jsonl(&all);
-        assert_eq!(text.lines().count(), all.runs.len());
+        assert_eq!(text.lines().count(), all.runs.len() + all.traced.len());
         for line in text.lines() {
             let value: Map<String, Value> = serde_json::from_str(line).expect("JSON");
             assert_eq!(value.keys().cloned().collect::<Vec<_>>(), columns());

@@ -15,8 +15,10 @@ use super::observe;
 use super::order::order;
 use super::result::{LinkShape, Outcome, Report, Run, SCHEMA, Start, Workload, cross_check};
 use super::stack::{Env, Stack};
+use super::trace::Source;
 use super::{Error, Options, arm, inject, probe};
 use crate::http::Client;
+use crate::record::Onlooker;
 
 /// Lines of a failed container's log that are kept.
 const TAIL: usize = 20;
@@ -40,6 +42,8 @@ pub struct Bench<'w> {
     forecast: Option<Forecast>,
     /// Each arm's own command; empty where nothing is put before it.
     commands: Vec<Vec<String>>,
+    /// Where the reader of each arm has its list from, if it reads ahead of lazy layers.
+    lists: Vec<Option<Source>>,
     /// The program that reads ahead.
     binary: PathBuf,
     client: Client,
@@ -109,14 +113,16 @@ impl<'w> Bench<'w> {
             anchor: None,
             arms: Vec::new(),
             runs: Vec::new(),
+            traced: Vec::new(),
+            untraced: None,
         };
         let wrong = |e: crate::plan::ModelError| Error::Options(format!("nothing can be predicted: {e}"));
         let forecast = options.predict.as_ref().map(|p| Forecast::new(p, &report.link, report.machine.cpus));
         let forecast = forecast.transpose().map_err(wrong)?;
         let stack = Stack::new(&options.stack, options.timeout);
         let client = Client::new()?;
-        let commands = Vec::new();
-        Ok(Self { options, stack, report, env: None, forecast, commands, binary, client, folder, private, watch })
+        let (commands, lists) = (Vec::new(), Vec::new());
+        Ok(Self { options, stack, report, env: None, forecast, commands, lists, binary, client, folder, private, watch })
     }
 
     /// What was measured so far.
@@ -130,11 +136,8 @@ impl<'w> Bench<'w> {
         for round in 1..=self.options.rounds {
             for index in order(self.options.arms.len(), round, self.options.seed) {
                 for start in self.options.arms[index].starts() {
-                    let failed = self.one(index, *start, round, &link).await;
-                    self.report.finished = now();
-                    if let Some(run) = self.report.runs.last() {
-                        (self.watch)(&self.report, Event::Run(run));
-                    }
+                    let (run, failed) = self.one(index, *start, round, &link).await;
+                    self.enter(run);
                     match failed {
                         Some(error) if !self.options.keep_going => return Err(error),
                         // Without its cold run there is no image on disk for the warm one.
@@ -144,8 +147,44 @@ impl<'w> Bench<'w> {
                 }
             }
         }
+        if self.options.trace && self.report.untraced.is_none() {
+            self.trace(&link).await;
+        }
         self.report.complete = true;
         Ok(())
+    }
+
+    /// One more run of each arm that reads ahead of lazy layers, with the recorder on. One that fails is shown and takes nothing from
+    /// the rounds.
+    async fn trace(&mut self, link: &Link) {
+        for index in 0..self.options.arms.len() {
+            if self.lists[index].is_none() {
+                continue;
+            }
+            for start in self.options.arms[index].starts() {
+                let (run, _shown) = self.one(index, *start, 0, link).await;
+                self.enter(run);
+            }
+        }
+    }
+
+    /// Enters a run into the report.
+    fn enter(&mut self, run: Run) {
+        let report = &mut self.report;
+        report.finished = now();
+        let list = if run.traced { &mut report.traced } else { &mut report.runs };
+        let folder = self.folder.join(folder_of(&run.row, run.round));
+        list.push(run);
+        cross_check(&mut report.runs, &mut report.traced, arm::ORIGINAL);
+        if let Some(forecast) = &self.forecast {
+            forecast.enter(report);
+        }
+        let list = if report.traced.is_empty() { &report.runs } else { &report.traced };
+        if let Some(run) = list.last() {
+            let text = serde_json::to_string_pretty(run).unwrap_or_default();
+            let _copy = fs::write(folder.join("run.json"), text);
+            (self.watch)(report, Event::Run(run));
+        }
     }
 
     /// Stops the containers and the stack, but for the registry.
@@ -176,10 +215,22 @@ impl<'w> Bench<'w> {
             if let Some(forecast) = &mut self.forecast {
                 forecast.add(arm, &image.manifest);
             }
+            self.lists.push(Source::of(arm, &image));
             self.commands.push(match arm.injected() {
                 Some(_) => inject::command(&image.config.raw, &self.options.args, &arm.image.to_string())?,
                 None => Vec::new(),
             });
+        }
+        if self.options.trace {
+            self.report.untraced = if self.lists.iter().all(Option::is_none) {
+                Some("no arm reads ahead of lazy layers".into())
+            } else {
+                // It has to be known before hours of rounds.
+                Onlooker::start().err().map(|e| Error::Trace(e).chain())
+            };
+            if let Some(why) = &self.report.untraced {
+                (self.watch)(&self.report, Event::Step(format!("no run will be traced: {why}")));
+            }
         }
         let shape = Shape {
             latency: self.options.latency,
@@ -193,12 +244,17 @@ impl<'w> Bench<'w> {
         Ok(link)
     }
 
-    /// One run, entered into the report whatever comes of it. Gives the error of a run that failed.
-    async fn one(&mut self, index: usize, start: Start, round: u32, link: &Link) -> Option<Error> {
+    /// One run, whatever comes of it, with the error of one that failed. Behind the rounds, as round 0, it is traced.
+    async fn one(&self, index: usize, start: Start, round: u32, link: &Link) -> (Run, Option<Error>) {
         let arm = &self.options.arms[index];
         let row = arm.row(start);
-        (self.watch)(&self.report, Event::Step(format!("round {round} of {}: {row}", self.options.rounds)));
-        let folder = self.folder.join(format!("round{round}-{}", row.replace(' ', "-")));
+        let traced = self.lists[index].as_ref().filter(|_| round == 0);
+        let step = match traced {
+            Some(_) => format!("traced, not counted: {row}"),
+            None => format!("round {round} of {}: {row}", self.options.rounds),
+        };
+        (self.watch)(&self.report, Event::Step(step));
+        let folder = self.folder.join(folder_of(&row, round));
         let started = now();
         let rig = Rig {
             options: &self.options,
@@ -208,7 +264,7 @@ impl<'w> Bench<'w> {
             private: self.private.path(),
             binary: &self.binary,
         };
-        let part = Part { arm, facts: &self.report.arms[index], command: &self.commands[index], start };
+        let part = Part { arm, facts: &self.report.arms[index], command: &self.commands[index], start, traced };
         let measured = rig.measure(part, &folder).await;
         if let Some(env) = &self.env
             && let Err(e) = Cri::new(env, self.options.timeout).clear().await
@@ -223,26 +279,16 @@ impl<'w> Bench<'w> {
             }
         };
         let valid = matches!(&outcome, Outcome::Measured(m) if m.invalid.is_empty());
-        self.report.runs.push(Run {
-            row,
-            valid,
-            arm: self.options.arms[index].name.clone(),
-            start,
-            round,
-            started,
-            load,
-            outcome,
-        });
-        cross_check(&mut self.report.runs, arm::ORIGINAL);
-        if let Some(forecast) = &self.forecast {
-            forecast.enter(&mut self.report);
-        }
-        if let Some(run) = self.report.runs.last() {
-            let text = serde_json::to_string_pretty(run).unwrap_or_default();
-            let _copy = fs::write(folder.join("run.json"), text);
-        }
-        failed
+        let run =
+            Run { row, valid, traced: traced.is_some(), arm: arm.name.clone(), start, round, started, load, outcome };
+        (run, failed)
     }
+}
+
+/// Folder of a run's evidence.
+fn folder_of(row: &str, round: u32) -> String {
+    let row = row.replace(' ', "-");
+    if round == 0 { format!("traced-{row}") } else { format!("round{round}-{row}") }
 }
 
 fn now() -> String {

@@ -22,8 +22,10 @@ use super::result::{ArmFacts, Measured, Split, Start};
 use super::sampler::Sampler;
 use super::stack::{Env, Stack};
 use super::timeline::{self, Clock, Marks};
-use super::{Arm, Error, Options, metrics, probe};
+use super::trace::{Source, Stage, Trace};
+use super::{Arm, Error, Options, metrics, probe, stats};
 use crate::http::Client;
+use crate::record::{Onlooked, Onlooker};
 
 /// A link without a byte for that long is idle.
 const IDLE: Duration = Duration::from_secs(1);
@@ -50,6 +52,8 @@ pub(super) struct Part<'a> {
     /// The arm's own command, where something is put before it.
     pub(super) command: &'a [String],
     pub(super) start: Start,
+    /// The recorder looks on: where the reader's list is.
+    pub(super) traced: Option<&'a Source>,
 }
 
 impl Part<'_> {
@@ -93,6 +97,8 @@ impl Rig<'_> {
                 why: "something listens there before the container starts".into(),
             });
         }
+        // Before anything of the image is mounted, or right after the page cache was dropped.
+        let onlooker = part.traced.map(|_| Onlooker::start()).transpose()?;
         let reader = arm.has(&ArmOption::Node).then(|| Reader::start(self.binary, &env, folder)).transpose()?;
         let injection = arm
             .injected()
@@ -107,7 +113,7 @@ impl Rig<'_> {
             residency,
             images: listed.into_iter().map(|i| i.name).collect(),
             blobs: part.stored(&env),
-            mounts: observe::lazy_mounts(&env.stargz_root)?,
+            mounts: observe::lazy_mounts(&env.stargz_root)?.len(),
             cache_files: observe::cache_files(&env.stargz_root),
             page_cache_before_kb,
             page_cache_after_kb,
@@ -115,7 +121,8 @@ impl Rig<'_> {
         let page = if part.is_lazy() { env.metrics.as_str() } else { "" };
         let counted = metrics::read(self.client, page).await;
 
-        let who = Who::new(&env, reader.as_ref().and_then(Reader::process));
+        let on_node = reader.as_ref().and_then(Reader::process);
+        let who = Who::new(&env, on_node);
         let mark = |at: Instant, workload: Option<u32>| Mark {
             at,
             link: self.link.traffic(),
@@ -139,6 +146,7 @@ impl Rig<'_> {
         let asked = tokio::time::timeout(limit, probe::chat(self.client, &address, limit)).await;
         let answered = mark(Instant::now(), Some(process));
         let samples = sampler.end();
+        let onlooked = onlooker.map(Onlooker::stop);
         let answer = match asked {
             Ok(Ok(answer)) => answer,
             Ok(Err(e)) => return Err(Error::Unexpected { what: "the chat".into(), why: e.to_string() }),
@@ -169,9 +177,22 @@ impl Rig<'_> {
         let after = After {
             image_listed: cri.images().await?.iter().any(|i| i.id == Some(facts.config)),
             blobs: part.stored(&env),
-            mounts: observe::lazy_mounts(&env.stargz_root)?,
+            mounts: observe::lazy_mounts(&env.stargz_root)?.len(),
             log: observe::prepared(&log),
             reader: warm.is_some(),
+        };
+        let trace = match (part.traced, onlooked) {
+            (Some(source), Some(onlooked)) => {
+                let stage = Stage {
+                    source: source.clone(),
+                    mounts: observe::lazy_mounts(&env.stargz_root)?,
+                    container: process,
+                    reader: on_node,
+                    reader_said: warm.as_ref().and_then(|w| stats::said(w, "bytes_read")),
+                };
+                Some(conclude(stage, onlooked).await?)
+            }
+            _ => None,
         };
         let evidence = Evidence { before, after };
         let traffic =
@@ -195,6 +216,7 @@ impl Rig<'_> {
             samples,
             metrics: grown,
             warm,
+            trace,
         };
         Ok((load, measured))
     }
@@ -250,6 +272,12 @@ impl Rig<'_> {
 fn known_files(env: &Env, part: Part<'_>) -> Result<Vec<PathBuf>, Error> {
     let root = residency::root(env, &part.arm.snapshotter);
     residency::largest(&root).map_err(Error::io(format!("looking for the image's files in {}", root.display())))
+}
+
+/// Sorts out what the recorder saw, beside whatever else is to be done.
+async fn conclude(stage: Stage, onlooked: Onlooked) -> Result<Trace, Error> {
+    let done = tokio::task::spawn_blocking(move || stage.conclude(onlooked)).await;
+    done.map_err(|e| Error::Unexpected { what: "sorting out the trace".into(), why: e.to_string() })
 }
 
 /// What a read-ahead in the container says of itself, which may come a little behind the answer.

@@ -45,6 +45,7 @@ pub mod stack;
 pub mod stats;
 mod table;
 mod timeline;
+pub mod trace;
 mod words;
 
 pub use arm::Arm;
@@ -80,6 +81,8 @@ pub struct Options {
     pub timeout: Duration,
     /// Go on after a failed run.
     pub keep_going: bool,
+    /// Behind the rounds, run each arm that reads ahead of lazy layers once more with the recorder on.
+    pub trace: bool,
     /// Environment of the container.
     pub env: Vec<(String, String)>,
     /// Arguments of the container in place of the image's own; empty: the image's.
@@ -107,6 +110,9 @@ pub enum Error {
     /// The HTTP client.
     #[error(transparent)]
     Http(#[from] crate::http::Error),
+    /// The recorder that looks on in a traced run.
+    #[error(transparent)]
+    Trace(#[from] crate::record::Error),
     /// A program that could not be started.
     #[error("{what} cannot be run")]
     Spawn {

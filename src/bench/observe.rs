@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -17,9 +17,10 @@ use crate::warm::node;
 /// Length of the kernel's `USER_HZ` tick, which is part of its interface.
 const TICK_MS: u64 = 10;
 
-/// Mounts of the lazy snapshotter below its root.
-pub fn lazy_mounts(root: &Path) -> Result<usize, Error> {
-    node::lazy_mounts(root).map(|mounts| mounts.len()).map_err(Error::io("reading /proc/self/mountinfo"))
+/// Where the lazy snapshotter's mounts below its root are.
+pub fn lazy_mounts(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mounts = node::lazy_mounts(root).map_err(Error::io("reading /proc/self/mountinfo"))?;
+    Ok(mounts.into_iter().collect())
 }
 
 /// Which of these blobs are in the content store.

@@ -41,7 +41,7 @@ pub fn page(report: &Report) -> String {
     let body = body(report, &summary, &pictures);
     let source = source(report);
     let alone: Map<String, Value> = pictures.iter().map(|p| (p.id.clone(), p.alone(&source).into())).collect();
-    let runs: Vec<Value> = report.runs.iter().map(|r| Value::Object(flat::record(report, r))).collect();
+    let runs: Vec<Value> = flat::runs(report).map(|r| Value::Object(flat::record(report, r))).collect();
     // Strings, numbers and lists: nothing that JSON cannot hold.
     let data =
         json!({ "summary": serde_json::to_value(&summary).unwrap_or_default(), "runs": runs, "pictures": alone });
@@ -98,6 +98,10 @@ fn body(report: &Report, summary: &Summary, pictures: &[Picture]) -> String {
     }
     for sheet in sheets(&summary.analysis) {
         table(&mut out, &sheet);
+    }
+    let traced = words::traced(report);
+    if !traced.is_empty() {
+        list(&mut out, "Runs that were traced, for precision and recall", &traced, "");
     }
     list(
         &mut out,

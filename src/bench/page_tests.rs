@@ -4,6 +4,8 @@ use super::*;
 use crate::bench::report::tests::{failed, report, run};
 use crate::bench::result::Run;
 use crate::bench::sample::{mark, sample};
+use crate::bench::trace::Trace;
+use crate::profile::cover::{Cover, Missed};
 
 const NASTY: [&str; 4] = [
     "</script><script>alert(1)</script>",
@@ -34,6 +36,15 @@ fn nothing_in_a_report_leaves_its_element() {
         runs.extend([good, bad, broken]);
     }
     let mut all = report(runs);
+    let mut traced = run("hot", 0, 1000, &[]);
+    (traced.row, traced.arm, traced.traced) = (NASTY[0].into(), NASTY[0].into(), true);
+    if let Outcome::Measured(m) = &mut traced.outcome {
+        let missed = Missed { path: NASTY[1].into(), bytes: 7, ranges: 1 };
+        let cover = Cover { listed_bytes: 9, touched_bytes: 9, hit_bytes: 2, missed: vec![missed], ..Cover::default() };
+        m.trace = Some(Trace { list: NASTY[0].into(), recorder: NASTY[1].into(), cover, ..Trace::default() });
+    }
+    all.traced = vec![traced];
+    all.untraced = Some(NASTY[1].into());
     all.started = NASTY[0].into();
     all.machine.cpu_model = NASTY[1].into();
     all.workload.args = vec![NASTY[0].into()];
@@ -48,7 +59,8 @@ fn nothing_in_a_report_leaves_its_element() {
     assert!(!html.contains("<img") && !html.contains('\u{1b}'));
     let data = data(&html);
     assert_eq!(data["runs"][0]["row"], NASTY[0]);
-    assert_eq!(data["runs"].as_array().map(Vec::len), Some(15));
+    assert_eq!(data["runs"].as_array().map(Vec::len), Some(15 + 1));
+    assert_eq!(data["summary"]["misses"][0]["path"], NASTY[1]);
     for (name, svg) in files(&all) {
         assert!(!svg.contains("<script") && !svg.contains("<img") && !svg.contains('\u{1b}'), "{name}");
         assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c)), "{name}");
@@ -79,6 +91,11 @@ fn the_page_says_what_the_table_says() {
         "RuntimeError: no",
         "2 of 40 runs do not count",
         "0.71 [0.68-0.74]",
+        "<h2>Files that the read-ahead missed most of</h2>",
+        "<th scope=\"col\">missed MB</th>",
+        "<td>48.4</td><td>412</td>",
+        "<td class=\"text\">/usr/lib/x86_64-linux-gnu/libc.so.6</td><td>0.4</td><td>12</td>",
+        "auto: 326.9 of 375.3 MB touched of lazily served files were on the list",
         "on_demand_bytes_fetched",
     ] {
         assert!(html.contains(text), "{text}");

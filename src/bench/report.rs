@@ -42,6 +42,9 @@ pub struct Summary {
     pub claims: Vec<String>,
     /// The method, and what it cannot say here.
     pub notes: Vec<String>,
+    /// What became of the runs that were traced, or why none was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub traced: Vec<String>,
     /// Rows and comparisons.
     #[serde(flatten)]
     pub analysis: Analysis,
@@ -58,6 +61,7 @@ impl Summary {
             headline: words::headline(report, &analysis).sentence(),
             claims: words::claims(&analysis),
             notes: words::family(&analysis),
+            traced: words::traced(report),
             analysis,
         }
     }
@@ -78,6 +82,9 @@ pub fn render(report: &Report) -> String {
     }
     let _ = writeln!(text, "{}.", words::headline(report, &all).sentence());
     dropped(report, &mut text);
+    for note in words::traced(report) {
+        let _ = writeln!(text, "traced: {note}");
+    }
     for note in words::family(&all) {
         let _ = writeln!(text, "comparisons: {note}");
     }

@@ -55,6 +55,8 @@ pub(in crate::bench) fn report(runs: Vec<Run>) -> Report {
         anchor: None,
         arms: names.iter().map(arm).collect(),
         runs,
+        traced: vec![],
+        untraced: None,
     }
 }
 
@@ -70,6 +72,7 @@ fn bare(row: &str, round: u32, outcome: Outcome) -> Run {
         started: "2026-11-25T05:00:01Z".into(),
         load: "0.10".into(),
         valid,
+        traced: false,
         outcome,
     }
 }
@@ -104,6 +107,7 @@ pub(in crate::bench) fn run(row: &str, round: u32, total_ms: u64, invalid: &[&st
         samples: vec![],
         metrics: std::collections::BTreeMap::new(),
         warm: None,
+        trace: None,
     };
     bare(row, round, Outcome::Measured(Box::new(measured)))
 }
@@ -199,13 +203,16 @@ fn another_answer_is_marked_with_both_texts() {
     // The original's first run is the reference, even if others came before.
     let hot = runs.remove(2);
     runs.insert(0, hot);
-    let marked = cross_check(&mut runs, "original");
+    let mut traced = vec![run("hot", 0, 9_000, &[])];
+    traced[0].traced = true;
+    let marked = cross_check(&mut runs, &mut traced, "original");
     // All that were measured but the reference, whose own text is now the odd one out.
-    assert_eq!(marked.len(), 6);
+    assert_eq!(marked.len(), 6 + 1);
+    assert!(!traced[0].valid && traced[0].cover().is_none());
     let hot = runs[0].measured().unwrap();
     assert_eq!(hot.invalid, ["the answer \"Bye.\" differs from \"Hello?\" of original cold, round 1"]);
     assert!(!runs[0].valid && runs[1].valid);
-    assert_eq!(cross_check(&mut runs, "original"), []);
+    assert_eq!(cross_check(&mut runs, &mut traced, "original"), []);
     assert!(runs[1].counted().is_some());
 }
 
@@ -269,16 +276,24 @@ Predicted and measured, s:
 │ auto  ┆ 3.60 ┆     4.00 ┆   0.25 ┆     0.26 ┆  21.6 ┆     21.6 ┆ 25.4 ┆     25.8 ┆           -1.5 % │
 └───────┴──────┴──────────┴────────┴──────────┴───────┴──────────┴──────┴──────────┴──────────────────┘
 Read-ahead:
-┌──────┬────────────┬─────────┬──────────────────┬────────────────┬────────┬─────────────┬──────────┐
-│ arm  ┆ planned MB ┆ read MB ┆ there already MB ┆ passed over MB ┆ took s ┆ precision % ┆ recall % │
-╞══════╪════════════╪═════════╪══════════════════╪════════════════╪════════╪═════════════╪══════════╡
-│ auto ┆      357.0 ┆   299.8 ┆             41.0 ┆            6.1 ┆   6.32 ┆        93.4 ┆     87.1 │
-└──────┴────────────┴─────────┴──────────────────┴────────────────┴────────┴─────────────┴──────────┘
+┌──────┬────────────┬─────────┬──────────────────┬────────────────┬────────┬─────────────┬──────────┬───────────┬────────┐
+│ arm  ┆ planned MB ┆ read MB ┆ there already MB ┆ passed over MB ┆ took s ┆ precision % ┆ recall % ┆ missed MB ┆ ranges │
+╞══════╪════════════╪═════════╪══════════════════╪════════════════╪════════╪═════════════╪══════════╪═══════════╪════════╡
+│ auto ┆      357.0 ┆   299.8 ┆             41.0 ┆            6.1 ┆   6.32 ┆        93.4 ┆     87.1 ┆      48.4 ┆    412 │
+└──────┴────────────┴─────────┴──────────────────┴────────────────┴────────┴─────────────┴──────────┴───────────┴────────┘
+Files that the read-ahead missed most of:
+┌──────┬──────────────────────────────────────────────────────────────────┬───────────┬────────┐
+│ arm  ┆ file                                                             ┆ missed MB ┆ ranges │
+╞══════╪══════════════════════════════════════════════════════════════════╪═══════════╪════════╡
+│ auto ┆ /opt/venv/lib/python3.12/site-packages/torch/lib/libtorch_cpu.so ┆      48.0 ┆    400 │
+│ auto ┆ /usr/lib/x86_64-linux-gnu/libc.so.6                              ┆       0.4 ┆     12 │
+└──────┴──────────────────────────────────────────────────────────────────┴───────────┴────────┘
 auto: 26.1 s to the first answer, 76 % [75-77] less time than original cold, 29 % [26-32] less time than original warm, 42 % [38-47] more time than bytecode-disk.
 INVALID plain, round 2 (82.5 s, not counted): layer 2 of 4 (sha256:00c0ffee0123) was in the content store before the pull
 FAILED landmark, round 3: the container ended: CONTAINER_EXITED, exit code 1
     | Traceback (most recent call last):
     | RuntimeError: no
+traced: auto: 326.9 of 375.3 MB touched of lazily served files were on the list (profile profile.json) of 350.0 MB, 48.4 MB in 412 ranges of 2 files were not; 6.1 MB more on it are not served lazily; seen with filemap, 412345 events, 0 lost, 298.0 MB read by the reader; 26.1 s, counted nowhere else
 comparisons: 18 comparisons, n from 4 to 5: ratios of totals within a round, their geometric mean, and Student's t interval (95 %) on their logarithms
 comparisons: p: of the t test, and of the exact signed-rank test of Wilcoxon beside it, both raised after Holm for 18; less or more time is claimed only where the interval excludes 1 and the t test's raised p value is below 0.05
 comparisons: with 5 rounds the signed-rank test cannot go below p = 0.0625, whatever the figures: it needs 6 to reach 5 %
@@ -310,10 +325,41 @@ fn a_summary_holds_the_claims_and_what_they_rest_on() {
         (&all["comparisons"][0]["verdict"], &all["rows"][7]["ahead"]["recall"]["median"]),
         (&"faster".into(), &871.into())
     );
+    assert_eq!(all["misses"][1]["path"], "/usr/lib/x86_64-linux-gnu/libc.so.6");
+    assert!(all["traced"][0].as_str().unwrap().starts_with("auto: 326.9 of 375.3 MB touched"), "{}", all["traced"]);
     let none = Summary::of(&report(vec![failed("hot", 1)]));
     assert_eq!((none.headline.as_str(), none.claims.len()), ("No arm can be claimed to be faster: no run counts", 0));
     let one = Summary::of(&report(vec![run("hot", 1, 10, &[]), failed("original cold", 1)]));
     assert_eq!(one.headline, "No arm can be claimed to be faster: hot is the only row with runs that count");
+}
+
+#[test]
+fn a_report_says_why_nothing_was_traced() {
+    let mut all = crate::bench::sample::sample(1);
+    let lines = |report: &Report| {
+        let text = render(report);
+        text.lines().filter(|l| l.starts_with("traced: ")).map(Into::into).collect::<Vec<String>>()
+    };
+    let m = |report: &mut Report, change: &dyn Fn(&mut Measured)| {
+        if let Outcome::Measured(m) = &mut report.traced[0].outcome {
+            change(m);
+        }
+    };
+    m(&mut all, &|m| m.trace.as_mut().unwrap().withheld = vec!["3 events were lost".into()]);
+    m(&mut all, &|m| m.invalid.push("it was warm".into()));
+    let said = lines(&all);
+    assert!(
+        said[0].starts_with("traced: auto: no precision and no recall: it was warm; 3 events were lost; "),
+        "{said:?}"
+    );
+    let mut broken = failed("auto", 0);
+    broken.traced = true;
+    all.traced = vec![broken];
+    assert_eq!(lines(&all), ["traced: auto: the run failed: the container ended: CONTAINER_EXITED, exit code 1"]);
+    all.traced.clear();
+    all.untraced = Some("this kernel does not have the tracepoint filemap/mm_filemap_get_pages".into());
+    let why = "traced: no run was traced: this kernel does not have the tracepoint filemap/mm_filemap_get_pages";
+    assert_eq!(lines(&all), [why]);
 }
 
 #[test]
@@ -330,7 +376,7 @@ fn a_report_of_the_first_version_is_still_read() {
     let mut old = serde_json::to_value(example()).unwrap();
     // What the first writer of this schema did not know is left out when it is empty.
     let text = old.to_string();
-    for late in ["timeline", "samples", "metrics", "\"warm\":{", "options", "predicted"] {
+    for late in ["timeline", "samples", "metrics", "\"warm\":{", "options", "predicted", "trace"] {
         assert!(!text.contains(late), "{late}");
     }
     old["something-new"] = 7.into();

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::evidence::Evidence;
+use super::trace::Trace;
 use crate::digest::Digest;
+use crate::profile::cover::Cover;
 
 /// What `schema` says.
 pub const SCHEMA: &str = "esgz.bench/v1";
@@ -44,8 +46,15 @@ pub struct Report {
     pub anchor: Option<Anchor>,
     /// The arms.
     pub arms: Vec<ArmFacts>,
-    /// Every run in the order it was made.
+    /// Every run in the order it was made, but for the traced ones.
     pub runs: Vec<Run>,
+    /// Runs behind the rounds in which the recorder looked on, one for each arm that reads ahead of lazy layers: in no figure
+    /// but precision, recall and misses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub traced: Vec<Run>,
+    /// Why no run was traced although it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untraced: Option<String>,
 }
 
 /// Facts about the machine.
@@ -173,14 +182,17 @@ pub struct Run {
     pub arm: String,
     /// How it started.
     pub start: Start,
-    /// Round, from 1.
+    /// Round, from 1; 0 behind the rounds.
     pub round: u32,
     /// When it began, RFC 3339.
     pub started: String,
     /// Load average of the last minute before it began.
     pub load: String,
-    /// It was measured and nothing speaks against it: it counts.
+    /// It was measured and nothing speaks against it: it counts, unless it was traced.
     pub valid: bool,
+    /// The recorder looked on, which takes time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub traced: bool,
     /// Measured to the end.
     pub outcome: Outcome,
 }
@@ -231,6 +243,9 @@ pub struct Measured {
     /// What the read-ahead says of itself (`esgz warm --json`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warm: Option<serde_json::Value>,
+    /// What the recorder saw, in a traced run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
 }
 
 /// A named moment.
@@ -331,20 +346,25 @@ impl Run {
 
     /// The measurement, if it counts. Asks the reasons themselves, whatever the flag says.
     pub fn counted(&self) -> Option<&Measured> {
-        self.measured().filter(|m| m.invalid.is_empty())
+        self.measured().filter(|m| !self.traced && m.invalid.is_empty())
+    }
+
+    /// What a traced run tells of its read-ahead, where nothing speaks against it.
+    pub fn cover(&self) -> Option<&Cover> {
+        self.measured().filter(|m| self.traced && m.invalid.is_empty())?.trace.as_ref()?.cover()
     }
 }
 
-/// Marks every measured run whose answer is not the one of the first measured run of `reference` (of any arm, when that one has
-/// none): temperature is 0, so another text means another program ran. Gives the rows and rounds newly marked.
-pub fn cross_check(runs: &mut [Run], reference: &str) -> Vec<(String, u32)> {
+/// Marks every measured run, traced ones too, whose answer is not the one of the first measured run of `reference` (of any arm, when
+/// that one has none): temperature is 0, so another text means another program ran. Gives the rows and rounds newly marked.
+pub fn cross_check(runs: &mut [Run], traced: &mut [Run], reference: &str) -> Vec<(String, u32)> {
     let first = runs.iter().filter(|r| r.arm == reference).find_map(|r| r.measured().map(|m| (r, m)));
     let Some((from, m)) = first.or_else(|| runs.iter().find_map(|r| r.measured().map(|m| (r, m)))) else {
         return Vec::new();
     };
     let (row, round, expected) = (from.row.clone(), from.round, m.answer.clone());
     let mut marked = Vec::new();
-    for run in runs {
+    for run in runs.iter_mut().chain(traced) {
         let (this_row, this_round) = (run.row.clone(), run.round);
         if let Outcome::Measured(m) = &mut run.outcome
             && m.answer != expected

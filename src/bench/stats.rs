@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::arm::ORIGINAL;
 use super::result::{Anchor, ArmFacts, CpuUse, Measured, Predicted, Report, Run, Split, Start, Traffic};
+use crate::profile::cover::{Cover, Missed};
 
 pub mod pairs;
 pub mod ranks;
@@ -66,10 +67,24 @@ pub struct Ahead {
     pub skipped: Option<Spread>,
     /// Milliseconds it took.
     pub ms: Option<Spread>,
-    /// Bytes touched of those fetched ahead, in 1/1000.
+    /// Bytes on the list that were touched, in 1/1000 of the bytes on it; like the following of a traced run, not of those that count.
     pub precision: Option<Spread>,
-    /// Bytes there before the workload asked of those it touched, in 1/1000.
+    /// Bytes touched of lazily served files that are on the list, in 1/1000 of all those touched.
     pub recall: Option<Spread>,
+    /// Bytes touched of such files that are not on the list.
+    pub missed: Option<Spread>,
+    /// In so many ranges.
+    pub missed_ranges: Option<Spread>,
+}
+
+/// A file with touched bytes that a row's read-ahead had not on its list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Miss {
+    /// The row.
+    pub row: String,
+    /// The file and its misses.
+    #[serde(flatten)]
+    pub file: Missed,
 }
 
 /// One row of the table. Times are in milliseconds.
@@ -134,6 +149,9 @@ pub struct Analysis {
     pub anchor: Option<Anchor>,
     /// The comparisons, one family.
     pub comparisons: Vec<Comparison>,
+    /// The most missed files of each traced row.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub misses: Vec<Miss>,
 }
 
 impl Analysis {
@@ -144,7 +162,11 @@ impl Analysis {
         let names: Vec<&str> = rows.iter().map(|r| r.name.as_str()).collect();
         let against: Vec<&str> = baselines.iter().map(String::as_str).collect();
         let comparisons = pairs::compare(&report.runs, &names, &against);
-        Self { rows, baselines, anchor: report.anchor, comparisons }
+        let misses = rows.iter().filter_map(|row| Some((row, covered(report, &row.name)?))).flat_map(|(row, cover)| {
+            cover.missed.iter().map(|file| Miss { row: row.name.clone(), file: file.clone() })
+        });
+        let misses = misses.collect();
+        Self { rows, baselines, anchor: report.anchor, comparisons, misses }
     }
 
     /// Ratio and interval of a row to a baseline, whichever way the pair was compared.
@@ -180,10 +202,18 @@ fn rows(report: &Report) -> Vec<Row> {
             }
         }
     }
-    names.into_iter().map(|(arm, name)| row(name, arm, &report.runs)).collect()
+    names.into_iter().map(|(arm, name)| row(name, arm, report)).collect()
 }
 
-fn row(name: &str, arm: &ArmFacts, runs: &[Run]) -> Row {
+/// What the traced run of a row tells.
+fn covered<'a>(report: &'a Report, row: &str) -> Option<&'a Cover> {
+    report.traced.iter().filter(|r| r.row == row).find_map(Run::cover)
+}
+
+fn row(name: &str, arm: &ArmFacts, report: &Report) -> Row {
+    let runs = &report.runs;
+    let cover = covered(report, name);
+    let traced = |f: &dyn Fn(&Cover) -> Option<u64>| Spread::of(cover.and_then(f));
     let mine: Vec<&Run> = runs.iter().filter(|r| r.row == name).collect();
     let valid: Vec<&Measured> = mine.iter().filter_map(|r| r.counted()).collect();
     let spread = |f: &dyn Fn(&Measured) -> Option<u64>| Spread::of(valid.iter().filter_map(|m| f(m)));
@@ -212,14 +242,16 @@ fn row(name: &str, arm: &ArmFacts, runs: &[Run]) -> Row {
         cpu_workload: cpu(|c| c.workload_ms),
         cpu_reader: spread(&reader_ms),
         layers: if layers.len() == 1 { layers.pop() } else { None },
-        ahead: valid.iter().any(|m| m.warm.is_some()).then(|| Ahead {
+        ahead: (cover.is_some() || valid.iter().any(|m| m.warm.is_some())).then(|| Ahead {
             planned: told("bytes_planned"),
             read: told("bytes_read"),
             resident: told("bytes_resident"),
             skipped: told("bytes_skipped"),
             ms: told("ms"),
-            precision: spread(&|m| share(m, "precision")),
-            recall: spread(&|m| share(m, "recall")),
+            precision: traced(&Cover::precision_permille),
+            recall: traced(&Cover::recall_permille),
+            missed: traced(&|c| Some(c.missed_bytes)),
+            missed_ranges: traced(&|c| Some(c.missed_ranges)),
         }),
         // Predictions are about cold starts.
         predicted: arm.predicted.filter(|_| start == Start::Cold),
@@ -248,23 +280,18 @@ pub fn cpu(cpu: &Split<CpuUse>, f: impl Fn(&CpuUse) -> u64) -> u64 {
 
 /// A whole number that the read-ahead tells; of a list of readers the sum.
 pub fn told(m: &Measured, key: &str) -> Option<u64> {
-    let values = each(m.warm.as_ref()?).into_iter().filter_map(|v| v.get(key)?.as_u64());
-    values.reduce(u64::saturating_add)
+    said(m.warm.as_ref()?, key)
+}
+
+/// The same of its report.
+pub fn said(warm: &Value, key: &str) -> Option<u64> {
+    each(warm).into_iter().filter_map(|v| v.get(key)?.as_u64()).reduce(u64::saturating_add)
 }
 
 /// CPU time of the reader on the node; of one in the container, which is counted as workload too, what it says itself.
 pub fn reader_ms(m: &Measured) -> Option<u64> {
     let on_node = cpu(&m.cpu, |c| c.reader_ms);
     if on_node > 0 { Some(on_node) } else { told(m, "cpu_ms") }
-}
-
-/// A share between 0 and 1 that a single read-ahead tells, in 1/1000.
-pub fn share(m: &Measured, key: &str) -> Option<u64> {
-    let [one] = each(m.warm.as_ref()?)[..] else { return None };
-    let share = one.get(key)?.as_f64().filter(|s| (0.0..=1.0).contains(s))?;
-    // Rounded and between 0 and 1000.
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 1000")]
-    Some((share * 1000.0).round() as u64)
 }
 
 /// A reader in the container tells of itself, one on the node of each image.

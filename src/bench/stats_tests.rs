@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bench::report::tests::{failed, report, run};
+use crate::bench::trace::Trace;
 
 #[test]
 fn a_median_is_the_middle() {
@@ -58,18 +59,66 @@ fn what_a_reader_tells_is_taken_as_far_as_it_is_there() {
             m.warm = Some(warm);
         }
     };
-    tell(
-        &mut r,
-        serde_json::json!({ "bytes_planned": 10, "bytes_read": -1, "ms": "x", "precision": 0.9126, "recall": 7 }),
-    );
+    tell(&mut r, serde_json::json!({ "bytes_planned": 10, "bytes_read": -1, "ms": "x", "precision": 0.9126 }));
     let ahead = |r: &Run| Analysis::of(&report(vec![r.clone()])).rows[0].ahead.expect("a read-ahead");
     let a = ahead(&r);
-    assert_eq!((a.planned.map(|s| s.median), a.read, a.ms, a.recall), (Some(10), None, None, None));
-    assert_eq!(a.precision.map(|s| s.median), Some(913));
+    assert_eq!((a.planned.map(|s| s.median), a.read, a.ms), (Some(10), None, None));
+    assert_eq!((a.precision, a.recall), (None, None), "the reader's own word is no measurement");
     tell(&mut r, serde_json::json!({ "images": [{ "bytes_read": 4 }, { "bytes_read": 5 }] }));
     assert_eq!(ahead(&r).read.map(|s| s.median), Some(9));
     tell(&mut r, serde_json::json!([{ "bytes_read": u64::MAX }, { "bytes_read": 3 }, 7]));
     assert_eq!(ahead(&r).read.map(|s| s.median), Some(u64::MAX));
+}
+
+/// A traced run with that trace.
+fn traced(row: &str, total_ms: u64, invalid: &[&str], trace: Trace) -> Run {
+    let mut run = run(row, 0, total_ms, invalid);
+    run.traced = true;
+    if let crate::bench::result::Outcome::Measured(m) = &mut run.outcome {
+        m.trace = Some(trace);
+    }
+    run
+}
+
+fn trace() -> Trace {
+    let missed = vec![Missed { path: "/x".into(), bytes: 40, ranges: 3 }];
+    let cover = Cover {
+        listed_bytes: 240,
+        touched_bytes: 160,
+        hit_bytes: 120,
+        missed_bytes: 40,
+        missed_ranges: 3,
+        missed_files: 1,
+        missed,
+    };
+    Trace { cover, ..Trace::default() }
+}
+
+#[test]
+fn a_traced_run_tells_of_the_read_ahead_and_is_in_no_other_figure() {
+    let counted = report(vec![run("a", 1, 30, &[]), run("a", 2, 50, &[]), run("original cold", 1, 90, &[])]);
+    let plain = Analysis::of(&counted);
+    assert_eq!((plain.rows[0].ahead, plain.misses.len()), (None, 0));
+    let with = |run: Run| {
+        let mut report = counted.clone();
+        report.traced = vec![run];
+        Analysis::of(&report)
+    };
+    let mut all = with(traced("a", 7_000, &[], trace()));
+    let a = all.rows[0].ahead.expect("a read-ahead");
+    assert_eq!((a.precision.map(|s| s.median), a.recall.map(|s| s.median)), (Some(500), Some(750)));
+    assert_eq!((a.missed.map(|s| s.median), a.missed_ranges.map(|s| s.median), a.planned), (Some(40), Some(3), None));
+    assert_eq!(all.misses, [Miss { row: "a".into(), file: Missed { path: "/x".into(), bytes: 40, ranges: 3 } }]);
+    // Everything else is as it was.
+    all.rows[0].ahead = None;
+    all.misses.clear();
+    assert_eq!(all, plain);
+    // What speaks against the run or its trace leaves nothing of it; another row's says nothing here.
+    let doubtful = Trace { withheld: vec!["3 events were lost".into()], ..trace() };
+    for none in [traced("a", 7, &["it was warm"], trace()), traced("a", 7, &[], doubtful), traced("b", 7, &[], trace())]
+    {
+        assert_eq!(with(none), plain);
+    }
 }
 
 #[test]

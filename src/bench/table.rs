@@ -6,7 +6,7 @@ use super::figures::{
     NONE, median, median_range, megabytes, p, percent, ratio_between, seconds, signed_seconds, thousandths,
 };
 use super::result::{Anchor, Predicted};
-use super::stats::{Analysis, Row, Spread, real};
+use super::stats::{Analysis, Miss, Row, Spread, real};
 use super::words::shown;
 
 /// A table as data: what the terminal and the page draw in their own ways.
@@ -43,7 +43,7 @@ impl Sheet {
 
 /// All that have something to tell.
 pub(super) fn sheets(all: &Analysis) -> Vec<Sheet> {
-    let some = [comparisons(all), predictions(all), ahead(&all.rows)];
+    let some = [comparisons(all), predictions(all), ahead(&all.rows), misses(all)];
     [times(all), costs(&all.rows)].into_iter().chain(some.into_iter().flatten()).collect()
 }
 
@@ -157,7 +157,18 @@ fn predictions(all: &Analysis) -> Option<Sheet> {
 fn ahead(rows: &[Row]) -> Option<Sheet> {
     let mut sheet = Sheet::new(
         "Read-ahead",
-        &["arm", "planned MB", "read MB", "there already MB", "passed over MB", "took s", "precision %", "recall %"],
+        &[
+            "arm",
+            "planned MB",
+            "read MB",
+            "there already MB",
+            "passed over MB",
+            "took s",
+            "precision %",
+            "recall %",
+            "missed MB",
+            "ranges",
+        ],
     );
     for row in rows {
         let Some(a) = row.ahead else { continue };
@@ -171,7 +182,18 @@ fn ahead(rows: &[Row]) -> Option<Sheet> {
             median(a.ms),
             share(a.precision),
             share(a.recall),
+            mb(a.missed),
+            a.missed_ranges.map_or(NONE.into(), |s| s.median.to_string()),
         ]);
+    }
+    (!sheet.rows.is_empty()).then_some(sheet)
+}
+
+fn misses(all: &Analysis) -> Option<Sheet> {
+    let mut sheet = Sheet::new("Files that the read-ahead missed most of", &["arm", "file", "missed MB", "ranges"]);
+    sheet.texts = 2;
+    for Miss { row, file } in &all.misses {
+        sheet.rows.push(vec![row.clone(), file.path.clone(), megabytes(file.bytes), file.ranges.to_string()]);
     }
     (!sheet.rows.is_empty()).then_some(sheet)
 }

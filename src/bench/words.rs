@@ -1,7 +1,7 @@
 //! What may be said in words: the headline, what each comparison shows, and what keeps it from showing more.
 
-use super::figures::{median, percent};
-use super::result::Report;
+use super::figures::{median, megabytes, percent, seconds};
+use super::result::{Outcome, Report};
 use super::stats::pairs::{Comparison, FEWEST, Verdict};
 use super::stats::{Analysis, Row, ranks};
 
@@ -124,6 +124,51 @@ pub(super) fn family(all: &Analysis) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// What became of the runs that were traced, a sentence each.
+pub(super) fn traced(report: &Report) -> Vec<String> {
+    let mut all: Vec<String> = report.untraced.iter().map(|why| format!("no run was traced: {why}")).collect();
+    for run in &report.traced {
+        let m = match &run.outcome {
+            Outcome::Failed { error, .. } => {
+                all.push(format!("{}: the run failed: {error}", run.row));
+                continue;
+            }
+            Outcome::Measured(m) => m,
+        };
+        let Some(t) = &m.trace else { continue };
+        let against: Vec<&str> = m.invalid.iter().chain(&t.withheld).map(String::as_str).collect();
+        let (c, mb) = (&t.cover, megabytes);
+        let what = if against.is_empty() {
+            format!(
+                "{} of {} MB touched of lazily served files were on the list ({}) of {} MB, {} MB in {} ranges of {} files were not",
+                mb(c.hit_bytes),
+                mb(c.touched_bytes),
+                t.list,
+                mb(c.listed_bytes),
+                mb(c.missed_bytes),
+                c.missed_ranges,
+                c.missed_files
+            )
+        } else {
+            format!("no precision and no recall: {}", against.join("; "))
+        };
+        let left_out = match t.left_out_bytes {
+            0 => String::new(),
+            bytes => format!("; {} MB more on it are not served lazily", mb(bytes)),
+        };
+        all.push(format!(
+            "{}: {what}{left_out}; seen with {}, {} events, {} lost, {} MB read by the reader; {} s, counted nowhere else",
+            run.row,
+            t.recorder,
+            t.events,
+            t.lost_events,
+            mb(t.reader_bytes),
+            seconds(m.phases.total_ms)
+        ));
+    }
+    all
 }
 
 /// The link, in words.

@@ -79,6 +79,11 @@ struct Local {
     /// Go on after a failed run
     #[arg(long)]
     keep_going: bool,
+    /// Behind the rounds, run each arm that reads ahead of lazy layers once more with the recorder on, for precision, recall and misses
+    ///
+    /// These runs are in no other figure. Needs a kernel with the filemap tracepoints (6.12 or so); without them it is said and left.
+    #[arg(long)]
+    trace: bool,
     /// Longest time for one phase of a run, and for one call of the stack script, in seconds
     #[arg(long, default_value_t = 600, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
@@ -195,6 +200,7 @@ fn local(args: Local, out: &Output) -> Result<u8, Failure> {
         listen: args.listen,
         timeout: Duration::from_secs(args.timeout),
         keep_going: args.keep_going,
+        trace: args.trace,
         env: args.env,
         args: args.args,
         predict,
@@ -270,12 +276,12 @@ fn unusable(error: Error) -> Failure {
     }
 }
 
-/// 3 when a run is invalid; 1 when an arm has nothing but failed runs.
+/// 3 when a run is invalid; 1 when an arm has nothing but failed runs, or a traced run failed.
 fn code(report: &Report) -> u8 {
     let measured = |row: &str| report.runs.iter().any(|r| r.row == row && r.measured().is_some());
-    if report.runs.iter().any(|r| !measured(&r.row)) {
+    if report.runs.iter().any(|r| !measured(&r.row)) || report.traced.iter().any(|r| r.measured().is_none()) {
         1
-    } else if report.runs.iter().any(|r| r.measured().is_some_and(|m| !m.invalid.is_empty())) {
+    } else if report.runs.iter().chain(&report.traced).any(|r| r.measured().is_some_and(|m| !m.invalid.is_empty())) {
         3
     } else {
         0
@@ -289,7 +295,11 @@ fn line(run: &Run) -> String {
             let s = |ms: u64| Duration::from_millis(ms).as_secs_f64();
             let p = m.phases;
             let pull = p.pull_ms.map_or(String::new(), |ms| format!("pull {:.2} + ", s(ms)));
-            let valid = if m.invalid.is_empty() { "" } else { " INVALID" };
+            let valid = match (m.invalid.is_empty(), run.traced) {
+                (false, _) => " INVALID",
+                (true, true) => " (traced, not counted)",
+                (true, false) => "",
+            };
             format!(
                 "  {pull}create {:.2} + ready {:.2} + chat {:.2} = {:.2} s{valid}",
                 s(p.create_ms),

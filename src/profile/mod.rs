@@ -12,6 +12,7 @@ use crate::digest::Digest;
 
 pub mod carried;
 pub mod combine;
+pub mod cover;
 pub mod diff;
 pub mod export;
 mod file;

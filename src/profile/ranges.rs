@@ -73,6 +73,30 @@ pub fn shared(a: &[Range], b: &[Range]) -> u64 {
     bytes(&at_least(&[a, b], 2, When::Earliest))
 }
 
+/// Bytes of `a` that `b` has not, with the times of `a`.
+pub fn without(a: &[Range], b: &[Range]) -> Vec<Range> {
+    let mut out = Vec::new();
+    let mut rest = b;
+    for r in a {
+        let mut at = r.0;
+        while let [first, more @ ..] = rest
+            && end(*first) <= at
+        {
+            rest = more;
+        }
+        for cut in rest.iter().take_while(|cut| cut.0 < end(*r)) {
+            if at < cut.0 {
+                out.push(Range(at, cut.0 - at, r.2));
+            }
+            at = at.max(end(*cut));
+        }
+        if at < end(*r) {
+            out.push(Range(at, end(*r) - at, r.2));
+        }
+    }
+    out
+}
+
 /// Bytes in ranges.
 pub fn bytes(ranges: &[Range]) -> u64 {
     ranges.iter().map(|r| r.1).fold(0, u64::saturating_add)
@@ -123,6 +147,17 @@ pub(crate) mod tests {
         fn one_run_is_enough_for_a_union(a in run(), b in run()) {
             let all = union(a.iter().chain(&b).copied().collect());
             prop_assert_eq!(at_least(&[&a, &b], 1, When::Earliest), all);
+        }
+
+        #[test]
+        fn what_one_has_without_the_other_is_the_rest_of_it(a in run(), b in run()) {
+            let rest = without(&a, &b);
+            let of = |ranges: &[Range]| model(ranges);
+            for (at, left) in of(&rest).into_iter().enumerate() {
+                prop_assert_eq!(left, of(&a)[at].filter(|_| of(&b)[at].is_none()), "byte {}", at);
+            }
+            prop_assert!(rest.windows(2).all(|w| w[0].0 + w[0].1 < w[1].0), "disjoint and not adjacent: {:?}", rest);
+            prop_assert_eq!(bytes(&rest) + shared(&a, &b), bytes(&a));
         }
 
         #[test]

@@ -112,7 +112,7 @@ impl Scale {
     }
 
     /// The bytes of a run of pages, nothing when they lie behind the file's end.
-    fn range(self, t: &Touch, size: u64) -> Option<Range> {
+    pub(super) fn range(self, t: &Touch, size: u64) -> Option<Range> {
         let start = t.start.saturating_mul(self.page);
         let end = t.end.saturating_mul(self.page).min(size);
         (start < end).then(|| Range(start, end - start, self.ms(t.at)))

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     fn event(what: What, thread: u32, start: u64, end: u64) -> Event {
-        Event { what, thread, dev: 1, ino: 2, start, end, at: 0 }
+        Event { what, thread, process: 1, dev: 1, ino: 2, start, end, at: 0 }
     }
 
     fn pages(events: &[Event]) -> Vec<u64> {

@@ -107,7 +107,7 @@ pub(super) struct Engine {
 
 /// Each recorder in the state it is in.
 enum Kind {
-    Trace { tracer: Tracer, table: Option<Table>, recording: Option<Recording>, dropped: bool },
+    Trace { tracer: Tracer, table: Option<Table>, recording: Option<Recording<Log>>, dropped: bool },
     Fanotify(Prepared<Fanotify>),
     Residency(Prepared<Residency>),
     Seccomp { filter: Option<Filter>, supervisor: Option<Supervisor> },

@@ -25,6 +25,7 @@ pub(crate) mod host;
 pub(crate) mod incore;
 mod mounts;
 mod naming;
+mod onlooker;
 mod perf;
 pub(crate) mod phases;
 mod place;
@@ -53,6 +54,7 @@ pub use conditions::Until;
 pub use control::stop;
 pub use engine::Which;
 pub use incore::in_memory;
+pub use onlooker::{Cast, Onlooked, Onlooker, Seen};
 pub use run::{Run, run};
 pub(crate) use session::architecture;
 

@@ -2,6 +2,7 @@
 //! no page and no earliest time, so a recording of hours needs memory for distinct ranges only.
 
 use super::cache::Cache;
+use super::tracer::Sink;
 
 /// Bits of [`Touch::kinds`].
 pub(super) const READ: u8 = 1;
@@ -51,8 +52,10 @@ pub(super) enum What {
 pub(super) struct Event {
     /// What it tells.
     pub what: What,
-    /// The thread that it happened to.
+    /// The thread that it happened to, as the kernel numbers it.
     pub thread: u32,
+    /// Its process, as it is numbered here.
+    pub process: u32,
     /// Device of the real file.
     pub dev: u32,
     /// Inode of the real file.
@@ -140,6 +143,16 @@ impl Log {
     }
 }
 
+impl Sink for Log {
+    fn event(&mut self, event: Event) {
+        self.push(event);
+    }
+
+    fn lost(&mut self, count: u64) {
+        self.lost += count;
+    }
+}
+
 impl From<Event> for Touch {
     fn from(e: Event) -> Self {
         let kinds = match e.what {
@@ -195,7 +208,7 @@ mod tests {
 
     #[test]
     fn events_are_reckoned_in_the_order_of_time_however_they_arrive() {
-        let event = |what, start, at| Event { what, thread: 1, dev: 1, ino: 7, start, end: start + 4, at };
+        let event = |what, start, at| Event { what, thread: 1, process: 1, dev: 1, ino: 7, start, end: start + 4, at };
         for limit in [2, 100] {
             let mut log = Log { limit, ..Log::new(Reckoning::Narrowed(Cache::default())) };
             log.push(event(What::Around, 0, 30));

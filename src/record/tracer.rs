@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::Error;
 use super::format::{Field, Format};
-use super::perf::{Record, Ring, Watch};
-use super::touch::{Event, Log, What};
+use super::perf::{Record, Ring, Step, Watch};
+use super::touch::{Event, What};
 use super::tracefs::Tracefs;
 
 /// A recorder that this kernel has.
@@ -68,7 +68,7 @@ impl Tracer {
     }
 
     /// What a raw event tells.
-    fn decode(&self, at: u64, raw: &[u8]) -> Option<Event> {
+    fn decode(&self, process: u32, at: u64, raw: &[u8]) -> Option<Event> {
         let layout = self.layouts.iter().find(|l| l.kind_of_event.read(raw) == Some(l.id & 0xffff))?;
         let start = layout.index.read(raw)?;
         let last = match (layout.last, layout.order) {
@@ -80,6 +80,7 @@ impl Tracer {
         (start < end).then_some(Event {
             what: layout.what,
             thread: u32::try_from(layout.thread.read(raw)?).ok()?,
+            process,
             dev: u32::try_from(layout.dev.read(raw)?).ok()?,
             ino: layout.ino.read(raw)?,
             start,
@@ -107,21 +108,32 @@ impl Tracer {
         }
     }
 
-    /// Empties rings into a log. Gives the number of records.
-    pub(super) fn drain(&self, rings: &mut [Ring], log: &mut Log) -> u64 {
+    /// Empties rings. Gives the number of records.
+    pub(super) fn drain(&self, rings: &mut [Ring], sink: &mut impl Sink) -> u64 {
         let mut count = 0;
         for ring in rings {
             count += ring.drain(&mut |record| match record {
-                Record::Sample(at, raw) => {
-                    if let Some(event) = self.decode(at, raw) {
-                        log.push(event);
+                Record::Sample(process, at, raw) => {
+                    if let Some(event) = self.decode(process, at, raw) {
+                        sink.event(event);
                     }
                 }
-                Record::Lost(n) => log.lost += n,
+                Record::Step(step) => sink.step(step),
+                Record::Lost(n) => sink.lost(n),
             });
         }
         count
     }
+}
+
+/// What rings are emptied into.
+pub(super) trait Sink {
+    /// An event.
+    fn event(&mut self, event: Event);
+    /// Where everybody is watched: a step of a process.
+    fn step(&mut self, _step: Step) {}
+    /// So many events the kernel dropped.
+    fn lost(&mut self, count: u64);
 }
 
 impl Layout {
@@ -146,35 +158,42 @@ impl Layout {
     }
 }
 
-/// The thread that empties the rings until it is told to stop.
-pub(super) struct Recording {
+/// The thread that empties the rings until it is told to stop, or nobody waits for it any more.
+pub(super) struct Recording<S> {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<Log>,
+    thread: Option<JoinHandle<S>>,
 }
 
 /// Far below what fills a ring: 1 MiB takes 13,000 events.
 const EVERY: Duration = Duration::from_millis(20);
 
-impl Recording {
+impl<S: Sink + Default + Send + 'static> Recording<S> {
     /// Starts it.
-    pub(super) fn start(tracer: Arc<Tracer>, mut rings: Vec<Ring>, mut log: Log) -> Self {
+    pub(super) fn start(tracer: Arc<Tracer>, mut rings: Vec<Ring>, mut sink: S) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let thread = thread::spawn(move || {
             while !flag.load(Ordering::Relaxed) {
-                tracer.drain(&mut rings, &mut log);
+                tracer.drain(&mut rings, &mut sink);
                 thread::sleep(EVERY);
             }
-            tracer.drain(&mut rings, &mut log);
-            log
+            tracer.drain(&mut rings, &mut sink);
+            sink
         });
-        Self { stop, thread }
+        Self { stop, thread: Some(thread) }
     }
 
     /// Stops it and gives what it has.
-    pub(super) fn stop(self) -> Log {
+    pub(super) fn stop(mut self) -> S {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        let ended = self.thread.take().map(JoinHandle::join).transpose();
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).unwrap_or_default()
+    }
+}
+
+impl<S> Drop for Recording<S> {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 

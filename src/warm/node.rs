@@ -432,7 +432,7 @@ mod tests {
         let (point, layer) = (dir.join(name), Digest::of(name.as_bytes()));
         fs::create_dir_all(point.join(STATE)).expect("made");
         fs::write(point.join(STATE).join(format!("{layer}.json")), "{}").expect("written");
-        let size = 64 << 20;
+        let size = 256 << 20;
         fs::File::create(point.join(name)).and_then(|f| f.set_len(size)).expect("room for a hole");
         let carried = carried::of("linux/amd64", &[sample::file(&format!("/{name}"), size, ranges)]);
         let manifest = serde_json::json!({
@@ -470,7 +470,7 @@ mod tests {
 
     /// One unit each.
     fn pages(n: u64) -> Vec<Range> {
-        (0..n).map(|i| Range(i * (2 << 20), 4096, i)).collect()
+        (0..n).map(|i| Range(i * (8 << 20), 4096, i)).collect()
     }
 
     #[test]

@@ -356,6 +356,54 @@ fn a_reader_on_the_node_runs_along() {
 }
 
 #[test]
+fn what_reads_ahead_of_lazy_layers_is_traced_behind_the_rounds() {
+    let s = stack("lazy");
+    let reader = s.path("reader");
+    fs::write(&reader, READER).unwrap();
+    fs::set_permissions(&reader, fs::Permissions::from_mode(0o755)).unwrap();
+    let args = ["--runs", "2", "--trace", "--warm-binary", &reader, "--evidence", &s.path("evidence")];
+    let done = s.bench(&["a,node", "b", "c@overlayfs"]).args(args).assert().code(3);
+    let out = String::from_utf8(done.get_output().stdout.clone()).unwrap();
+    let json = s.json();
+    let runs = json["runs"].as_array().unwrap();
+    assert_eq!((runs.len(), &json["complete"]), (6, &json!(true)));
+    assert!(runs.iter().all(|r| r.get("traced").is_none() && r["outcome"].get("trace").is_none()));
+    let resets = s.calls().matches("reset").count();
+    let report = |format| {
+        let done =
+            Command::cargo_bin("esgz").unwrap().args(["bench", "report", &s.path("json"), "--format", format]).assert();
+        String::from_utf8(done.success().get_output().stdout.clone()).unwrap()
+    };
+    assert_eq!(report("table"), out);
+    if let Some(why) = json["untraced"].as_str() {
+        // Without root or the tracepoints.
+        assert!(why.contains("trac") && json.get("traced").is_none() && resets == 1 + 6, "{why}");
+        assert!(out.contains("traced: no run was traced: "), "{out}");
+        return;
+    }
+    let [traced] = json["traced"].as_array().unwrap().as_slice() else { panic!("{}", json["traced"]) };
+    assert_eq!((&traced["row"], &traced["round"], &traced["traced"]), (&json!("a"), &json!(0), &json!(true)));
+    assert_eq!(resets, 1 + 6 + 1);
+    // Nothing is mounted here, and the manifest carries no list: what is not known is not told.
+    let trace = &traced["outcome"]["trace"];
+    let withheld: Vec<_> = trace["withheld"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert_eq!(
+        withheld[..2],
+        ["annotation dev.esgz.warm: the manifest has none", "no touch of a lazily served file was seen"]
+    );
+    assert!(out.contains("traced: a: no precision and no recall: "), "{out}");
+    let lines: Vec<Value> = report("jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[6]["round"], &lines[6]["total_ms"]), (7, &json!(0), &Value::Null));
+    assert!(lines[5]["total_ms"].is_u64());
+    assert!(Path::new(&s.path("evidence")).join("traced-a/run.json").exists());
+
+    let none = stack("well");
+    let done = none.bench(&["a@overlayfs"]).args(["--runs", "1", "--trace"]).assert();
+    done.stdout(predicate::str::contains("traced: no run was traced: no arm reads ahead of lazy layers"));
+    assert_eq!(none.json()["untraced"], "no arm reads ahead of lazy layers");
+}
+
+#[test]
 fn a_run_that_fails_ends_it_or_is_passed_over() {
     let s = stack("die");
     let end = "the container ended: CONTAINER_EXITED, exit code 1, Error";
