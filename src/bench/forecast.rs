@@ -101,9 +101,7 @@ mod tests {
     const ENCODER: &str = "esgz/0.1.0 libdeflate/1.26.1 level=source-or:6 chunk=4194304 hot-level=1 hot-chunk=2097152";
 
     fn manifest(annotations: &Value, top: &Value) -> Manifest {
-        let layer = |annotations: &Value| {
-            json!({"mediaType": names::LAYER_GZIP, "digest": Digest::of(b"l"), "size": 90_000_000, "annotations": annotations})
-        };
+        let layer = |annotations: &Value| json!({"mediaType": names::LAYER_GZIP, "digest": Digest::of(b"l"), "size": 90_000_000, "annotations": annotations});
         let raw = json!({
             "schemaVersion": 2,
             "config": {"mediaType": names::CONFIG, "digest": Digest::of(b"c"), "size": 2},

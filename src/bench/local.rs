@@ -122,7 +122,20 @@ impl<'w> Bench<'w> {
         let stack = Stack::new(&options.stack, options.timeout);
         let client = Client::new()?;
         let (commands, lists) = (Vec::new(), Vec::new());
-        Ok(Self { options, stack, report, env: None, forecast, commands, lists, binary, client, folder, private, watch })
+        Ok(Self {
+            options,
+            stack,
+            report,
+            env: None,
+            forecast,
+            commands,
+            lists,
+            binary,
+            client,
+            folder,
+            private,
+            watch,
+        })
     }
 
     /// What was measured so far.

@@ -125,7 +125,9 @@ fn predictions(all: &Analysis) -> Option<Sheet> {
         Some(Anchor { ready_ms, measured: true }) => {
             format!(" (the workload's own {} s as the original's warm starts took here)", seconds(ready_ms))
         }
-        Some(Anchor { ready_ms, measured: false }) => format!(" (the workload's own {} s from the profile)", seconds(ready_ms)),
+        Some(Anchor { ready_ms, measured: false }) => {
+            format!(" (the workload's own {} s from the profile)", seconds(ready_ms))
+        }
     };
     let mut sheet = Sheet::new(
         format!("Predicted and measured, s{from}"),

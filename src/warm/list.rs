@@ -72,6 +72,24 @@ impl List {
         }
     }
 
+    /// Cuts it in two by file: what is to be kept, and the rest; each in its order.
+    pub(super) fn split(self, mut keep: impl FnMut(&Target) -> bool) -> (Self, Self) {
+        let (mut kept, mut rest) = (Self::default(), Self::default());
+        let moved = self.targets.into_iter().map(|target| {
+            let is_kept = keep(&target);
+            let into = if is_kept { &mut kept.targets } else { &mut rest.targets };
+            into.push(target);
+            (is_kept, into.len() - 1)
+        });
+        let moved: Vec<(bool, usize)> = moved.collect();
+        for unit in self.units {
+            let Some((is_kept, target)) = moved.get(unit.target).copied() else { continue };
+            let into = if is_kept { &mut kept.units } else { &mut rest.units };
+            into.push(Unit { target, ..unit });
+        }
+        (kept, rest)
+    }
+
     /// Bytes in all ranges.
     pub fn bytes(&self) -> u64 {
         self.units.iter().map(Unit::bytes).sum()
@@ -126,8 +144,12 @@ fn units(file: &File) -> impl Iterator<Item = (u64, Vec<Range<u64>>)> {
 /// Whether what is read of a chunk joins what is read of those before it.
 fn are_together(before: (u64, &[Range<u64>]), next: (u64, &[Range<u64>])) -> bool {
     let bytes = |ranges: &[Range<u64>]| ranges.iter().map(|r| r.end - r.start).sum::<u64>();
-    let (Some(end), Some(start)) = (before.1.last().map(|r| r.end), next.1.first().map(|r| r.start)) else { return false };
-    start.saturating_sub(end) <= NEAR && before.0.abs_diff(next.0) <= TOGETHER && bytes(before.1) + bytes(next.1) <= UNIT
+    let (Some(end), Some(start)) = (before.1.last().map(|r| r.end), next.1.first().map(|r| r.start)) else {
+        return false;
+    };
+    start.saturating_sub(end) <= NEAR
+        && before.0.abs_diff(next.0) <= TOGETHER
+        && bytes(before.1) + bytes(next.1) <= UNIT
 }
 
 #[cfg(test)]
@@ -155,11 +177,7 @@ mod tests {
         let shown: Vec<_> = list.units.iter().map(|u| (u.target, u.ranges.clone())).collect();
         assert_eq!(
             shown,
-            [
-                (0, vec![0..4096, 8192..12288]),
-                (1, vec![0..5000]),
-                (0, vec![40 * MIB..42 * MIB, 42 * MIB..43 * MIB]),
-            ]
+            [(0, vec![0..4096, 8192..12288]), (1, vec![0..5000]), (0, vec![40 * MIB..42 * MIB, 42 * MIB..43 * MIB]),]
         );
         assert_eq!(list.bytes(), 4096 + 4096 + 3 * MIB + 5000);
     }
@@ -175,6 +193,23 @@ mod tests {
         assert_eq!(units(&[Touched(0, MIB, 900), Touched(3 * MIB, MIB, 600)]), [0], "0.3 s apart");
         assert_eq!(units(&[Touched(0, MIB, 901), Touched(3 * MIB, MIB, 600)]), [3, 0], "a millisecond more");
         assert_eq!(units(&[Touched(0, 20 * MIB, 0)]), [0, 8, 16], "8 MiB each");
+    }
+
+    #[test]
+    fn a_list_is_cut_by_file_and_keeps_its_order() {
+        let file = |path: &str, ranges: &[Touched]| sample::file(path, 100 * MIB, ranges);
+        let files = vec![
+            file("/a", &[Touched(0, 10, 3), Touched(50 * MIB, 10, 0)]),
+            file("/b", &[Touched(0, 20, 1)]),
+            file("/c", &[Touched(0, 30, 2)]),
+        ];
+        let (kept, rest) = List::of(&profile(files)).split(|t| t.path != "/b");
+        let shown = |list: &List| {
+            list.units.iter().map(|u| (list.targets[u.target].path.clone(), u.ranges[0].start)).collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&kept), [("/a".into(), 50 * MIB), ("/c".into(), 0), ("/a".into(), 0)]);
+        assert_eq!(shown(&rest), [("/b".into(), 0)]);
+        assert_eq!((kept.bytes(), rest.bytes()), (50, 20));
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub const SCHEMA: &str = "esgz.warm-node/v1";
 const STATE: &str = ".stargz-snapshotter";
 /// Larger blobs are no manifests.
 const MAX_MANIFEST: u64 = 4 << 20;
-/// How long a reader waits for the layers of an image that are not mounted yet before it begins with those that are.
+/// How long a reader waits for the layers of an image that are not mounted yet before it begins with those that are; what
+/// lies in the others it reads when they come.
 const SETTLE: Duration = Duration::from_millis(300);
 /// Longest sleep between two looks, where no mount is noticed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -58,7 +59,8 @@ pub struct Node {
 pub struct Image {
     /// Digest of its manifest.
     pub manifest: Digest,
-    /// Lazy layers that were mounted when the reading began.
+    /// Lazy layers that were mounted when the reading began. An image of which a layer comes later is told twice or more often, each
+    /// time with the files that were there.
     pub layers: usize,
     /// Why it ended.
     pub ended: Ended,
@@ -149,6 +151,7 @@ pub fn watch(
         watch.readers.wait(reader::TICK);
         watch.collect(&mut tell);
     }
+    watch.give_up(&mut tell);
     Ok(watch.images)
 }
 
@@ -162,9 +165,20 @@ struct Watch {
     waiting: HashMap<Digest, Instant>,
     /// Images that are being read or were.
     done: HashSet<Digest>,
+    /// What is left of those of which a layer is still missing.
+    late: HashMap<Digest, Late>,
     readers: Readers,
     reading: Vec<Reading>,
     images: Vec<Image>,
+}
+
+/// Files that lie in layers which are not mounted yet.
+struct Late {
+    list: List,
+    /// Layers that were mounted.
+    layers: usize,
+    /// What the files that were there leave of it.
+    budget: Budget,
 }
 
 /// An image that is being read.
@@ -184,6 +198,7 @@ impl Watch {
             manifests: Manifests::new(&node.content),
             waiting: HashMap::new(),
             done: HashSet::new(),
+            late: HashMap::new(),
             readers: Readers::start(node.threads),
             reading: Vec::new(),
             images: Vec::new(),
@@ -205,6 +220,7 @@ impl Watch {
         let (manifests, reading) = (&self.manifests, &self.reading);
         let is_here = |m: &Digest| manifests.layers(m).iter().any(|l| here.contains(l));
         self.done.retain(|m| is_here(m) || reading.iter().any(|r| r.manifest == *m));
+        self.late.retain(|m, _| self.done.contains(m));
         self.manifests.look();
         for found in self.manifests.of(&here) {
             if passed_over {
@@ -235,21 +251,66 @@ impl Watch {
             if let Some(foreign) = self.manifests.foreign(&manifest, record::machine) {
                 tell(Event::Warning(format!("manifest {manifest}: {foreign}")));
             }
-            if let Err(why) = self.read(manifest) {
+            let list = self.manifests.list(&manifest);
+            if let Err(why) = list.and_then(|list| self.read(manifest, list, self.budget)) {
+                tell(Event::Warning(format!("manifest {manifest}: {why}")));
+            }
+        }
+        let more = |(m, late): (&Digest, &Late)| {
+            let layers = order(self.manifests.layers(m), &self.mounts).len();
+            (layers > late.layers && late.budget.bytes != Some(0)).then_some(*m)
+        };
+        let mut more: Vec<Digest> = self.late.iter().filter_map(more).collect();
+        more.sort_unstable();
+        more.truncate(SIDE_BY_SIDE.saturating_sub(self.reading.len()));
+        for manifest in more {
+            if let Some(late) = self.late.remove(&manifest)
+                && let Err(why) = self.read(manifest, late.list, late.budget)
+            {
                 tell(Event::Warning(format!("manifest {manifest}: {why}")));
             }
         }
     }
 
-    fn read(&mut self, manifest: Digest) -> Result<(), String> {
-        let list = self.manifests.list(&manifest)?;
-        let points = order(self.manifests.layers(&manifest), &self.mounts);
-        let (layers, units, from) = (points.len(), list.units.len(), Instant::now());
+    /// Begins with what is there of a list; the rest waits for further layers, if any are missing.
+    fn read(&mut self, manifest: Digest, list: List, budget: Budget) -> Result<(), String> {
+        let all = self.manifests.layers(&manifest);
+        let points = order(all, &self.mounts);
+        let (layers, from) = (points.len(), Instant::now());
+        let incomplete = layers < all.len();
         // Unmounted meanwhile.
         let roots = Roots::open_all(points).map_err(|e| format!("its layers cannot be read: {e}"))?;
-        let id = self.readers.add(list, units, roots, self.budget);
-        self.reading.push(Reading { id, manifest, layers, from });
+        let (list, rest) = list.split(|file| !incomplete || roots.has(&file.path, file.size));
+        if !rest.targets.is_empty() {
+            let left = Budget { bytes: budget.bytes.map(|b| b.saturating_sub(list.bytes())), ..budget };
+            self.late.insert(manifest, Late { list: rest, layers, budget: left });
+        }
+        if !list.targets.is_empty() {
+            let units = list.units.len();
+            let id = self.readers.add(list, units, roots, budget);
+            self.reading.push(Reading { id, manifest, layers, from });
+        }
         Ok(())
+    }
+
+    /// What is left of images of which a layer never came: told as what it is, not read.
+    fn give_up(&mut self, tell: &mut impl FnMut(Event<'_>)) {
+        let mut late: Vec<_> = self.late.drain().collect();
+        late.sort_unstable_by_key(|(manifest, _)| *manifest);
+        for (manifest, Late { list, layers, .. }) in late {
+            let (bytes, files) = (list.bytes(), list.targets.len() as u64);
+            let counts = Counts {
+                bytes_planned: bytes,
+                bytes_skipped: bytes,
+                files_planned: files,
+                files_missing: files,
+                ..Counts::default()
+            };
+            let from_ms = super::millis(self.began.elapsed());
+            let image = Image { manifest, layers, ended: Ended::Stopped, counts, from_ms, ms: 0 };
+            tell(Event::Image(&image));
+            self.images.push(image);
+        }
     }
 
     /// Tells of images that are finished, the first first, and looks after the others.
@@ -275,7 +336,8 @@ impl Watch {
 
     /// How long the mounts need not be looked at where no change is noticed.
     fn patience(&self) -> Duration {
-        if self.waiting.is_empty() || self.reading.len() >= SIDE_BY_SIDE { LOOK } else { SOON }
+        let idle = self.waiting.is_empty() && self.late.is_empty();
+        if idle || self.reading.len() >= SIDE_BY_SIDE { LOOK } else { SOON }
     }
 }
 
@@ -490,6 +552,67 @@ mod tests {
         assert_eq!(told, [(short, Ended::Done, 1), (long, Ended::Done, 1)]);
         let bytes = |i: &Image| i.counts.bytes_read + i.counts.bytes_resident;
         assert_eq!(images.iter().map(bytes).collect::<Vec<_>>(), [3 * 4096, 30 * 4096]);
+    }
+
+    #[test]
+    fn what_lies_in_a_layer_that_comes_later_is_read_then() {
+        let dir = tempfile::tempdir_in("/var/tmp").expect("a folder");
+        // The upper layer has another version of the lower one's file.
+        let (lower, _) = lay(dir.path(), "lower", &[]);
+        let (upper, _) = lay(dir.path(), "upper", &[]);
+        fs::write(lower.join("both"), vec![1; 4096]).expect("written");
+        fs::write(upper.join("both"), vec![2; 8192]).expect("written");
+        let size = 256 << 20;
+        let files = [
+            sample::file("/both", 8192, &[Range(0, 8192, 0)]),
+            sample::file("/lower", size, &pages(3)),
+            sample::file("/upper", size, &pages(2)),
+            sample::file("/none", size, &pages(1)),
+        ];
+        let layer = |name: &str| {
+            let digest = Digest::of(name.as_bytes());
+            serde_json::json!({ "digest": digest, "annotations": { names::TOC_DIGEST: digest } })
+        };
+        let carried = carried::pack(&carried::of("linux/amd64", &files));
+        let text = serde_json::json!({
+            "layers": [layer("lower"), layer("upper")], "annotations": { names::WARM: carried },
+        });
+        let manifest = Digest::of(text.to_string().as_bytes());
+        fs::write(dir.path().join("content/blobs/sha256").join(manifest.hex()), text.to_string()).expect("written");
+
+        let mut watch = Watch::new(&node(dir.path()));
+        let mut told = Vec::new();
+        let mut tell = |event: Event<'_>| {
+            if let Event::Image(i) = event {
+                told.push((i.layers, i.ended, i.counts.bytes_read + i.counts.bytes_resident, i.counts.files_missing));
+            }
+        };
+        let ready = |watch: &mut Watch| {
+            for since in watch.waiting.values_mut() {
+                *since -= SETTLE;
+            }
+            watch.done.extend(watch.manifests.found.keys().filter(|m| **m != manifest));
+            watch.waiting.retain(|m, _| *m == manifest);
+        };
+        watch.see(&HashSet::from([lower.clone()]), false);
+        ready(&mut watch);
+        let work = |watch: &mut Watch, tell: &mut dyn FnMut(Event<'_>)| {
+            watch.readers.allow(1);
+            let mut tell = |event: Event<'_>| tell(event);
+            watch.begin(&mut tell);
+            while !watch.reading.is_empty() {
+                watch.readers.wait(reader::TICK);
+                watch.collect(&mut tell);
+            }
+        };
+        work(&mut watch, &mut tell);
+        work(&mut watch, &mut tell);
+        watch.see(&HashSet::from([lower, upper]), false);
+        watch.waiting.clear();
+        work(&mut watch, &mut tell);
+        watch.give_up(&mut tell);
+        assert_eq!(told, [(1, Ended::Done, 3 * 4096, 0), (2, Ended::Done, 8192 + 2 * 4096, 1)]);
+        assert_eq!(Report::of(watch.images).counts.files_planned, 4);
     }
 
     #[test]

@@ -24,6 +24,11 @@ impl Roots {
         folders.into_iter().map(open).collect::<io::Result<_>>().map(Self)
     }
 
+    /// Whether one of them has the file, of this size.
+    pub(super) fn has(&self, path: &str, size: u64) -> bool {
+        self.open(path).and_then(|f| f.metadata()).is_ok_and(|m| m.is_file() && m.len() == size)
+    }
+
     /// Opens a file. Links are not followed: a profile has real paths, and a link of an image must not lead out of it.
     pub(super) fn open(&self, path: &str) -> io::Result<File> {
         let inside = path.trim_start_matches('/');
