@@ -194,7 +194,6 @@ fn is_runtime(entry: &Entry) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tar::build::entry;
 
     #[test]
     fn what_an_interpreter_runs_on_is_kept_and_packages_are_not() {
@@ -212,8 +211,8 @@ mod tests {
             ("usr/bin/bash", false),
             ("app/server.py", false),
         ] {
-            assert_eq!(is_runtime(&entry(path, Kind::File)), want, "{path}");
+            assert_eq!(is_runtime(&Entry::bare(path, Kind::File)), want, "{path}");
         }
-        assert!(!is_runtime(&Entry { size: LARGEST + 1, ..entry("usr/lib/libx.so", Kind::File) }));
+        assert!(!is_runtime(&Entry { size: LARGEST + 1, ..Entry::bare("usr/lib/libx.so", Kind::File) }));
     }
 }

@@ -8,7 +8,7 @@ use super::Error;
 use crate::digest::Digest;
 use crate::elf;
 use crate::image::wrapped;
-use crate::tar::{self, Entry, Kind, Merged, Time, padding};
+use crate::tar::{self, Entry, Kind, Merged, padding};
 
 /// Larger programs are none of ours.
 const MAX_PROGRAM: u64 = 256 << 20;
@@ -63,7 +63,7 @@ impl Program {
             return Err(fail(format!("the image has a {} of its own", wrapped::FOLDER)));
         }
         let entry = |path: String, kind, mode, size| {
-            let entry = Entry { kind, size, mode, ..blank(path) };
+            let entry = Entry { size, mode, ..Entry::bare(&path, kind) };
             let raw = tar::headers(&entry).and_then(|raw| raw.ok_or_else(|| io::ErrorKind::Unsupported.into()));
             let raw = raw.map_err(|e| fail(e.to_string()))?;
             // As those who verify it will see it.
@@ -102,25 +102,6 @@ impl Embedded<'_> {
             tar.write_all(&vec![0; padding(entry.size)])?;
         }
         Ok(())
-    }
-}
-
-/// Of root, without a time.
-fn blank(path: String) -> Entry {
-    Entry {
-        raw: Vec::new(),
-        path,
-        kind: Kind::File,
-        size: 0,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        uname: String::new(),
-        gname: String::new(),
-        mtime: Time::default(),
-        link: String::new(),
-        device: (0, 0),
-        xattrs: Vec::new(),
     }
 }
 

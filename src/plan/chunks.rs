@@ -133,13 +133,13 @@ mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::profile::{Header, Range as Touched, SCHEMA};
-    use crate::tar::{Kind, build};
+    use crate::tar::Kind;
     use proptest::prelude::*;
 
     const MIB: u64 = 1 << 20;
 
     fn entry(path: &str, size: u64) -> Entry {
-        Entry { size, ..build::entry(path, Kind::File) }
+        Entry { size, ..Entry::bare(path, Kind::File) }
     }
 
     fn profile(size: u64, ranges: &[(u64, u64)]) -> Profile {

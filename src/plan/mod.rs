@@ -363,7 +363,6 @@ impl<'a> Contents<'a> {
 mod tests {
     use super::*;
     use crate::profile::{Header, Kind as Touched, Range, SCHEMA};
-    use crate::tar::build;
 
     fn file(path: &str, content: &str, kinds: &[Touched]) -> File {
         let touched = kinds != [Touched::Stat];
@@ -381,7 +380,7 @@ mod tests {
 
     /// An image of one layer whose files have these contents.
     fn image(files: &[(&str, &str)]) -> LayerIndex {
-        let entry = |path: &str| Entry { size: 100, ..build::entry(path, Kind::File) };
+        let entry = |path: &str| Entry { size: 100, ..Entry::bare(path, Kind::File) };
         LayerIndex {
             entries: files.iter().map(|(path, _)| entry(path)).collect(),
             digests: files.iter().map(|(_, content)| Some(Digest::of(content.as_bytes()))).collect(),

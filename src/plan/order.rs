@@ -85,7 +85,6 @@ impl<'a> Mover<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tar::build::entry;
 
     fn entries(specs: &[&str]) -> Vec<Entry> {
         specs
@@ -99,7 +98,7 @@ mod tests {
                 } else {
                     Kind::File
                 };
-                Entry { link: link.into(), ..entry(path.trim_end_matches('/'), kind) }
+                Entry { link: link.into(), ..Entry::bare(path.trim_end_matches('/'), kind) }
             })
             .collect()
     }

@@ -1,25 +1,6 @@
 //! Test support: archives of any oddity, header for header.
 
-use super::{BLOCK, END, Entry, Kind, Time, padding};
-
-/// A bare entry, for what looks at paths and kinds; without headers.
-pub(crate) fn entry(path: &str, kind: Kind) -> Entry {
-    Entry {
-        raw: Vec::new(),
-        path: path.into(),
-        kind,
-        size: 0,
-        mode: 0,
-        uid: 0,
-        gid: 0,
-        uname: String::new(),
-        gname: String::new(),
-        mtime: Time::default(),
-        link: String::new(),
-        device: (0, 0),
-        xattrs: Vec::new(),
-    }
-}
+use super::{BLOCK, END, padding};
 
 /// An entry to be.
 #[derive(Debug, Clone)]

@@ -107,11 +107,10 @@ impl Merged {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tar::build::entry;
 
     fn layer(paths: &[&str]) -> Vec<Entry> {
         let kind = |p: &str| if p.ends_with('/') { Kind::Dir } else { Kind::File };
-        paths.iter().map(|p| entry(p.trim_end_matches('/'), kind(p))).collect()
+        paths.iter().map(|p| Entry::bare(p.trim_end_matches('/'), kind(p))).collect()
     }
 
     fn merged(layers: &[&[&str]]) -> Vec<String> {

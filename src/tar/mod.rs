@@ -106,6 +106,27 @@ pub struct Entry {
     pub xattrs: Vec<(String, Vec<u8>)>,
 }
 
+impl Entry {
+    /// Of root, empty, without rights, a time and headers.
+    pub fn bare(path: &str, kind: Kind) -> Self {
+        Self {
+            raw: Vec::new(),
+            path: path.into(),
+            kind,
+            size: 0,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            uname: String::new(),
+            gname: String::new(),
+            mtime: Time::default(),
+            link: String::new(),
+            device: (0, 0),
+            xattrs: Vec::new(),
+        }
+    }
+}
+
 /// Why an archive cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

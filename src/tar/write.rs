@@ -94,6 +94,6 @@ mod tests {
             let want = Entry { raw, mtime, uname: String::new(), gname: String::new(), xattrs: Vec::new(), ..entry };
             assert_eq!(again, want);
         }
-        assert!(headers(&super::super::build::entry("h", Kind::Hardlink)).expect("memory").is_none());
+        assert!(headers(&Entry::bare("h", Kind::Hardlink)).expect("memory").is_none());
     }
 }

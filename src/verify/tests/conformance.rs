@@ -51,7 +51,7 @@ use super::*;
 use crate::estargz::codec::Decoder;
 use crate::estargz::{Layer, Member, Span, Writer, gzip, landmark, toc};
 use crate::image::names;
-use crate::tar::{END, Entry, Kind, build, padding, regular_header};
+use crate::tar::{END, Entry, Kind, padding, regular_header};
 
 /// The gzip members of a blob: where each begins and what it holds.
 fn members(blob: &[u8]) -> Vec<(u64, Vec<u8>)> {
@@ -665,7 +665,7 @@ fn a_toc_of_a_hundred_thousand_entries_is_written_and_read() {
     let entry = |name: &str, kind, size| Entry {
         raw: regular_header(name, size, 0).to_vec(),
         size,
-        ..build::entry(name.trim_end_matches('/'), kind)
+        ..Entry::bare(name.trim_end_matches('/'), kind)
     };
     for n in 0..count {
         // With its slash an old archiver's folder.

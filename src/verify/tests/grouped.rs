@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::edit::{blob, foreign_shared, layer, open, replace, with_toc};
 use super::*;
 use crate::estargz::{ChunkInfo, Error, Layer, Member, Span, Stretch, Writer, codec, gzip, landmark};
-use crate::tar::{Entry, Kind, build};
+use crate::tar::{Entry, Kind};
 
 const MIN: u64 = 400;
 
@@ -183,7 +183,7 @@ fn what_another_writer_grouped_is_read() {
 
 #[test]
 fn the_writer_refuses_a_shared_member_that_is_not_its_files() {
-    let entry = |path: &str, size| Entry { raw: vec![7; 512], size, ..build::entry(path, Kind::File) };
+    let entry = |path: &str, size| Entry { raw: vec![7; 512], size, ..Entry::bare(path, Kind::File) };
     let write = |header: u8, second: &[u8], more: &[u8]| -> Result<(), Error> {
         let mut stretch = Stretch::default();
         stretch.add(&[0; 512], b"one");
