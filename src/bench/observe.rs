@@ -12,26 +12,14 @@ use super::evidence::Prepared;
 use super::result::{CpuUse, Machine};
 use super::stack::Env;
 use crate::digest::Digest;
+use crate::warm::node;
 
 /// Length of the kernel's `USER_HZ` tick, which is part of its interface.
 const TICK_MS: u64 = 10;
 
 /// Mounts of the lazy snapshotter below its root.
 pub fn lazy_mounts(root: &Path) -> Result<usize, Error> {
-    let text = fs::read_to_string("/proc/self/mountinfo").map_err(Error::io("reading /proc/self/mountinfo"))?;
-    Ok(count_mounts(&text, &root.to_string_lossy()))
-}
-
-/// `ID PARENT MAJ:MIN ROOT POINT OPTIONS [FIELDS] - TYPE SOURCE SUPER`
-fn count_mounts(text: &str, root: &str) -> usize {
-    let root = format!("{}/", root.trim_end_matches('/'));
-    let lazy = |line: &&str| {
-        let Some((left, right)) = line.split_once(" - ") else { return false };
-        let mut right = right.split(' ');
-        let fuse = right.next().is_some_and(|t| t.starts_with("fuse"));
-        fuse && right.next() == Some("stargz") && left.split(' ').nth(4).is_some_and(|p| p.starts_with(&root))
-    };
-    text.lines().filter(lazy).count()
+    node::lazy_mounts(root).map(|mounts| mounts.len()).map_err(Error::io("reading /proc/self/mountinfo"))
 }
 
 /// Which of these blobs are in the content store.
@@ -220,18 +208,6 @@ pub const POLL: Duration = Duration::from_millis(25);
 #[expect(clippy::unwrap_used, reason = "a failed test is what it is for")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_mounts_of_this_snapshotter_count() {
-        let text = "36 35 0:40 / /z/snapshotter/snapshots/1/fs rw,nodev shared:1 - fuse.rawBridge stargz rw,user_id=0\n\
-                    37 35 0:41 / /z/snapshotter/snapshots/2/fs rw - fuse.rawBridge stargz rw\n\
-                    38 35 0:42 / /zz/snapshots/2/fs rw - fuse.rawBridge stargz rw\n\
-                    39 35 0:43 / /z/a rw - fuse.sshfs other rw\n\
-                    40 35 0:44 / /z/b rw - overlay stargz rw\n";
-        assert_eq!(count_mounts(text, "/z"), 2);
-        assert_eq!(count_mounts(text, "/z/"), 2);
-        assert_eq!(count_mounts(text, "/y"), 0);
-    }
 
     #[test]
     fn answers_are_read_from_the_log() {

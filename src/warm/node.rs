@@ -288,7 +288,7 @@ fn order<'a>(layers: &[Digest], mounts: &'a HashMap<PathBuf, Option<Digest>>) ->
 }
 
 /// Mount points of the lazy snapshotter below a folder.
-fn lazy_mounts(below: &Path) -> io::Result<HashSet<PathBuf>> {
+pub fn lazy_mounts(below: &Path) -> io::Result<HashSet<PathBuf>> {
     Ok(parse(&fs::read_to_string("/proc/self/mountinfo")?, below))
 }
 
@@ -418,8 +418,13 @@ mod tests {
     fn only_lazy_mounts_below_the_folder_count() {
         let text = "36 35 0:40 / /z/snapshotter/snapshots/1/fs rw,nodev shared:1 - fuse.rawBridge stargz rw,user_id=0\n\
                     37 35 0:41 / /y/snapshots/2/fs rw - fuse.rawBridge stargz rw\n\
-                    38 35 0:42 / /z/a rw - overlay stargz rw\n39 35 0:43 / /zz/a rw - fuse stargz rw\nodd line\n";
-        assert_eq!(parse(text, Path::new("/z")), HashSet::from(["/z/snapshotter/snapshots/1/fs".into()]));
+                    38 35 0:42 / /z/a rw - overlay stargz rw\n39 35 0:43 / /zz/a rw - fuse stargz rw\nodd line\n\
+                    40 35 0:44 / /z/b rw - fuse.sshfs other rw\n41 35 0:45 / /z/snapshots/2/fs rw - fuse.rawBridge stargz rw\n";
+        let points = HashSet::from(["/z/snapshotter/snapshots/1/fs".into(), "/z/snapshots/2/fs".into()]);
+        for below in ["/z", "/z/"] {
+            assert_eq!(parse(text, Path::new(below)), points);
+        }
+        assert_eq!(parse(text, Path::new("/x")), HashSet::new());
     }
 
     /// A lazy mount, as far as it is looked at, of a layer with a file of which the given ranges are to be read; and the manifest.
