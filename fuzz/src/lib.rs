@@ -186,7 +186,7 @@ pub fn profile(bytes: &[u8]) {
     }
     for profile in [&profile, &twice] {
         let _ = hot_paths(profile, &Rule::default());
-        let _ = plan(Layout::HotLandmark, HotLayer::Copy, &Rule::default(), &[], Some(profile));
+        let _ = plan(Layout::HotLandmark, HotLayer::Copy, &Rule::default(), &[], &Merged::default(), Some(profile));
         assert!(
             Chunking::fitted(profile, 1 << 20, &Rule::default()).fitted_files()
                 <= profile.files.iter().map(|f| 1 + f.links.len()).sum()

@@ -9,9 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt, symlink};
 use std::path::Path;
 
 use super::Error;
-use crate::estargz::landmark;
 use crate::image::{Image, layer};
-use crate::plan::{Contents, LayerIndex};
+use crate::plan::{self, Contents, LayerIndex};
 use crate::progress::Progress;
 use crate::store::Images;
 use crate::tar::{self, At, Entry, Kind, Merged, parents};
@@ -81,7 +80,7 @@ impl Unpacked {
             indexes.push(index);
         }
         out.into_inner().map_err(|e| temp(e.into_error()))?;
-        let merged = Merged::of(indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
+        let merged = plan::merged(&indexes);
         Ok(Self { indexes, merged, kept, spool })
     }
 

@@ -30,7 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::digest::Digest;
-use crate::estargz::{Format, Level, landmark};
+use crate::estargz::{Format, Level};
 use crate::image::manifest::stack_digest;
 use crate::image::{Descriptor, Image, names, wrapped};
 use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan, Rule, What};
@@ -205,6 +205,8 @@ struct Planned {
     positions: Vec<usize>,
     indexes: Vec<LayerIndex>,
     contents: Vec<Content>,
+    /// What a container sees of the layers.
+    merged: Merged,
     plan: Plan,
     /// Final order of each layer.
     orders: Vec<Order>,
@@ -321,7 +323,8 @@ impl Job<'_> {
             digest: image.manifest.layers[layer].digest,
             source: Box::new(source),
         })?;
-        let plan = plan::plan(options.layout, options.hot_layer, &options.rule, &indexes, profile);
+        let merged = plan::merged(&indexes);
+        let plan = plan::plan(options.layout, options.hot_layer, &options.rule, &indexes, &merged, profile);
         let orders: Vec<_> = indexes
             .iter()
             .zip(plan.prioritized.iter().zip(&plan.moved))
@@ -336,7 +339,6 @@ impl Job<'_> {
         // What is needed beside the hot layer's files: sources that bytecode is to be compared with.
         let mut needed = plan.hot.clone();
         if let Some(startup) = self.more.startup.as_ref().filter(|s| s.hashed_sources().next().is_some()) {
-            let merged = Merged::of(indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
             let contents = plan::Contents::new(&indexes);
             needed.extend(startup.hashed_sources().filter_map(|s| contents.of(merged.get(&s)?)));
         }
@@ -364,7 +366,7 @@ impl Job<'_> {
                 contents[layer] = content;
             }
         }
-        Ok(Planned { image, positions, indexes, contents, plan, orders, keys, known })
+        Ok(Planned { image, positions, indexes, contents, merged, plan, orders, keys, known })
     }
 
     /// What a reader on the node has to read ahead, for the manifest. A landmark's files are fetched by the snapshotter itself.
@@ -384,8 +386,7 @@ impl Job<'_> {
     /// The read-ahead that goes into the image itself. `written`: the profile of the lazy files.
     fn embedded<'b>(&'b self, planned: &Planned, written: &'b [u8]) -> Result<Option<Embedded<'b>>, Error> {
         let Some(program) = &self.more.program else { return Ok(None) };
-        let merged = Merged::of(planned.indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
-        program.entries(written, &planned.image.config.platform(), &merged).map(Some)
+        program.entries(written, &planned.image.config.platform(), &planned.merged).map(Some)
     }
 
     /// What the start-up layer adds to this image.
@@ -396,8 +397,7 @@ impl Job<'_> {
         pool: &Pool,
     ) -> Result<Option<Additions<'_>>, Error> {
         let Some(startup) = &self.more.startup else { return Ok(None) };
-        let Planned { indexes, contents, .. } = planned;
-        let merged = Merged::of(indexes.iter().map(|i| i.entries.as_slice()), landmark::is_ours);
+        let Planned { indexes, contents, merged, .. } = planned;
         let read = |at: At| {
             let (entry, content) = (&indexes[at.layer].entries[at.index], &contents[at.layer]);
             let chunks = &content.chunks[at.index];
@@ -413,7 +413,7 @@ impl Job<'_> {
         };
         let image = Target {
             indexes,
-            merged: &merged,
+            merged,
             volumes: startup::volumes(&planned.image.config.raw),
             host: host_of(profile),
             read: &read,

@@ -193,12 +193,13 @@ pub fn hot_paths(profile: &Profile, rule: &Rule) -> HashSet<String> {
     hot::paths(profile, rule)
 }
 
-/// Makes the plan of an image. `layers` lowest first.
+/// Makes the plan of an image. `layers` lowest first, `merged`: what a container sees of them.
 pub fn plan(
     layout: Layout,
     hot_layer: HotLayer,
     rule: &Rule,
     layers: &[LayerIndex],
+    merged: &Merged,
     profile: Option<&Profile>,
 ) -> Plan {
     let mut plan = Plan {
@@ -211,7 +212,6 @@ pub fn plan(
         mismatches: Vec::new(),
     };
     let Some(profile) = profile else { return plan };
-    let merged = Merged::of(layers.iter().map(|l| l.entries.as_slice()), landmark::is_ours);
     let contents = Contents::new(layers);
     let entry = |at: At| &layers[at.layer].entries[at.index];
     // Files in first-touch order with the entry that holds their content.
@@ -219,7 +219,7 @@ pub fn plan(
     // Of a file that was only looked up nothing is read.
     let of_image = |f: &&File| f.origin == Origin::Image && !f.is_looked_up_only();
     let mut files: Vec<_> = profile.files.iter().filter(of_image).collect();
-    let moved = moved(&files, &merged, &contents);
+    let moved = moved(&files, merged, &contents);
     files.sort_by(|a, b| (a.first_touch_ms, &a.path).cmp(&(b.first_touch_ms, &b.path)));
     for file in files {
         plan.fit.profiled_bytes = plan.fit.profiled_bytes.saturating_add(file.touched_bytes());
@@ -254,7 +254,7 @@ pub fn plan(
     }
     plan.mismatches.sort_by(|a, b| b.touched_bytes.cmp(&a.touched_bytes).then_with(|| a.path.cmp(&b.path)));
     if layout.has_hot() {
-        plan.hot = hot::entries(&contents, &merged, &found, rule);
+        plan.hot = hot::entries(&contents, merged, &found, rule);
     }
     let hot: HashSet<At> = plan.hot.iter().copied().collect();
     for (file, content) in found.iter().filter(|(file, at)| !hot.contains(at) && entry(*at).size == file.size) {
@@ -277,6 +277,11 @@ pub fn plan(
         }
     }
     plan
+}
+
+/// The root file system that a container sees of these layers, without what is eStargz's own.
+pub fn merged(layers: &[LayerIndex]) -> Merged {
+    Merged::of(layers.iter().map(|l| l.entries.as_slice()), landmark::is_ours)
 }
 
 /// What a profiled file is known by under another path.
@@ -394,7 +399,8 @@ mod tests {
         let profile = Profile { schema: SCHEMA.into(), header: Header::default(), files, writes: vec![] };
         let mut layer = image(&[("py3.12/libbig.so", "b"), ("py3.12/libtwo.so", "c"), ("other/libtwo.so", "d")]);
         layer.entries.iter_mut().for_each(|e| e.size = LARGE);
-        let plan = plan(Layout::Landmark, HotLayer::Copy, &Rule::default(), &[layer], Some(&profile));
+        let layers = [layer];
+        let plan = plan(Layout::Landmark, HotLayer::Copy, &Rule::default(), &layers, &merged(&layers), Some(&profile));
         assert_eq!(
             (plan.fit.moved_files, plan.fit.missing_files, plan.prioritized[0].as_slice()),
             (1, 1, [0].as_slice())
@@ -413,7 +419,7 @@ mod tests {
         ];
         let profile = Profile { schema: SCHEMA.into(), header: Header::default(), files, writes: vec![] };
         let layers = [image(&[("z/copy", "b"), ("same", "a"), ("new/moved", "b"), ("changed", "x"), ("looked", "e")])];
-        let plan = plan(Layout::Hot, HotLayer::Copy, &Rule::default(), &layers, Some(&profile));
+        let plan = plan(Layout::Hot, HotLayer::Copy, &Rule::default(), &layers, &merged(&layers), Some(&profile));
         let fit = plan.fit;
         assert_eq!((fit.matched_files, fit.moved_files, fit.changed_files, fit.missing_files), (2, 1, 1, 1));
         assert_eq!((fit.profiled_bytes, fit.matched_bytes), (400, 200));
