@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::More;
+use super::layers::is_replaced;
 use super::reuse::{self, Journal};
-use super::{Error, Options, Report, bound, is_replaced, publish};
+use super::{Error, Options, Report, bound, publish};
 use crate::digest::Digest;
 use crate::image::{Descriptor, names};
 use crate::plan::Layout;

@@ -13,6 +13,8 @@ mod group;
 mod hot;
 mod index;
 mod ingest;
+mod layers;
+mod planned;
 mod pool;
 mod publish;
 mod report;
@@ -32,15 +34,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::digest::Digest;
 use crate::estargz::{Format, Level};
 use crate::image::manifest::stack_digest;
-use crate::image::{Descriptor, Image, names, wrapped};
-use crate::plan::{self, Chunking, HotLayer, LayerIndex, Layout, Order, Plan, Rule, What};
+use crate::image::{Image, names, wrapped};
+use crate::plan::{self, Chunking, HotLayer, Layout, Rule};
 use crate::profile::{self, Profile, carried};
 use crate::progress::Progress;
 use crate::store::Images;
-use crate::tar::{At, Merged};
+use crate::tar::At;
 
 use embed::{Embedded, Program};
-use ingest::{Content, Mode};
+use planned::{Planned, check_fit};
 use pool::{Piece, Pool, ReadBack, pieces};
 use reuse::{Journal, Known};
 use startup::{Additions, Startup, Target};
@@ -197,35 +199,6 @@ struct Job<'a> {
     progress: &'a dyn Progress,
 }
 
-/// What was read of the source and decided for it.
-struct Planned {
-    /// The source without the layers that are left out.
-    image: Image,
-    /// Where each layer was in the source.
-    positions: Vec<usize>,
-    indexes: Vec<LayerIndex>,
-    contents: Vec<Content>,
-    /// What a container sees of the layers.
-    merged: Merged,
-    plan: Plan,
-    /// Final order of each layer.
-    orders: Vec<Order>,
-    /// Key of each layer.
-    keys: Vec<String>,
-    /// Layers that exist.
-    known: Vec<Option<Known>>,
-}
-
-impl Planned {
-    fn layer_error(&self, layer: usize, source: LayerError) -> Error {
-        Error::Layer {
-            layer: self.positions[layer],
-            digest: self.image.manifest.layers[layer].digest,
-            source: Box::new(source),
-        }
-    }
-}
-
 impl Job<'_> {
     fn run(
         &self,
@@ -284,91 +257,6 @@ impl Job<'_> {
         })
     }
 
-    /// Reads all layers and makes the plan. Layers that turn out to be no others than known ones are read but not
-    /// compressed; those of which that was thought in vain are read a second time.
-    fn read(&self, pool: &Pool, profile: Option<&Profile>, candidates: Vec<Option<Known>>) -> Result<Planned, Error> {
-        let options = self.options;
-        let ingest = |image: &Image, modes: &[Option<Mode<'_>>]| {
-            ingest::layers(self.src, self.dst, image, modes, self.chunking, options, pool, self.progress)
-        };
-        let mut hot_paths = match profile {
-            Some(profile) if options.layout.has_hot() => plan::hot_paths(profile, &options.rule),
-            _ => HashSet::new(),
-        };
-        hot_paths.extend(self.more.startup.iter().flat_map(Startup::hashed_sources));
-        let modes: Vec<_> = candidates
-            .iter()
-            .map(|c| Some(if c.is_some() { Mode::Keep(&hot_paths) } else { Mode::Compress }))
-            .collect();
-        let (mut indexes, mut contents): (Vec<LayerIndex>, Vec<_>) =
-            ingest(self.image, &modes)?.into_iter().map(|(_, ingested)| ingested.split()).unzip();
-        let mut image = self.image.clone();
-        let mut known = candidates;
-        let mut positions: Vec<usize> = (0..indexes.len()).collect();
-        if !options.keep_layers {
-            let kept = shape::kept(&indexes, &image.config.diff_ids);
-            shape::drop_layers(&mut image, &kept);
-            retain(&mut positions, &kept);
-            retain(&mut indexes, &kept);
-            retain(&mut contents, &kept);
-            retain(&mut known, &kept);
-            for (i, _) in kept.iter().enumerate().filter(|(_, stays)| !**stays) {
-                let digest = self.image.manifest.layers[i].digest;
-                self.progress.warn(&format!("layer {i} ({digest}) changes nothing and is left out"));
-            }
-        }
-        let compressed: Vec<bool> = known.iter().map(Option::is_none).collect();
-        stack::complete(&mut indexes, &mut contents).map_err(|(layer, source)| Error::Layer {
-            layer: positions[layer],
-            digest: image.manifest.layers[layer].digest,
-            source: Box::new(source),
-        })?;
-        let merged = plan::merged(&indexes);
-        let plan = plan::plan(options.layout, options.hot_layer, &options.rule, &indexes, &merged, profile);
-        let orders: Vec<_> = indexes
-            .iter()
-            .zip(plan.prioritized.iter().zip(&plan.moved))
-            .map(|(index, (first, moved))| plan::order(&index.entries, first, moved))
-            .collect();
-        let encoder = publish::encoder(options);
-        let keys: Vec<_> = indexes
-            .iter()
-            .zip(&orders)
-            .map(|(index, order)| reuse::layer_key(&encoder, index, order, self.chunking))
-            .collect();
-        // What is needed beside the hot layer's files: sources that bytecode is to be compared with.
-        let mut needed = plan.hot.clone();
-        if let Some(startup) = self.more.startup.as_ref().filter(|s| s.hashed_sources().next().is_some()) {
-            let contents = plan::Contents::new(&indexes);
-            needed.extend(startup.hashed_sources().filter_map(|s| contents.of(merged.get(&s)?)));
-        }
-        for (layer, slot) in known.iter_mut().enumerate() {
-            let missing = |at: &At| {
-                at.layer == layer
-                    && indexes[layer].entries[at.index].size > 0
-                    && contents[layer].chunks[at.index].is_empty()
-            };
-            if slot.as_ref().is_some_and(|k| k.key != keys[layer]) || needed.iter().any(missing) {
-                *slot = None;
-            }
-        }
-        let again: Vec<_> = compressed
-            .iter()
-            .zip(&known)
-            .map(|(compressed, known)| (!compressed && known.is_none()).then_some(Mode::Compress))
-            .collect();
-        if again.iter().any(Option::is_some) {
-            for (layer, ingested) in ingest(&image, &again)? {
-                let (_, mut content) = ingested.split();
-                // The folders that the layer was completed with.
-                let added = indexes[layer].entries.len() - content.chunks.len();
-                content.chunks.splice(0..0, (0..added).map(|_| Vec::new()));
-                contents[layer] = content;
-            }
-        }
-        Ok(Planned { image, positions, indexes, contents, merged, plan, orders, keys, known })
-    }
-
     /// What a reader on the node has to read ahead, for the manifest. A landmark's files are fetched by the snapshotter itself.
     fn packed(&self, carried: Option<&Profile>) -> Option<String> {
         let carried = carried.filter(|c| !c.files.is_empty())?;
@@ -422,89 +310,6 @@ impl Job<'_> {
         additions.warnings.iter().for_each(|w| self.progress.warn(w));
         Ok(Some(additions))
     }
-
-    /// Writes and stores the hot layer.
-    fn store_hot(
-        &self,
-        planned: &Planned,
-        additions: Option<&Additions<'_>>,
-        embedded: Option<&Embedded<'_>>,
-        pool: &Pool,
-    ) -> Result<publish::NewLayer, Error> {
-        let Planned { indexes, contents, plan, .. } = planned;
-        let mut entries = plan.hot.clone();
-        // An unpacker that met a file without its folders would make them anew.
-        entries.extend(additions.iter().flat_map(|a| &a.folders).filter(|at| !plan.hot.contains(at)));
-        let hot = hot::build(&entries, indexes, contents, self.options, pool, additions, embedded);
-        let hot = hot.map_err(|e| Error::Hot(Box::new(e)))?;
-        let task = self.progress.start("storing the hot layer", hot.descriptor.size);
-        self.dst.put(&hot.descriptor, &hot.blob)?;
-        self.progress.advance(task, hot.descriptor.size);
-        self.progress.done(task);
-        Ok(publish::NewLayer { descriptor: hot.descriptor, diff_id: hot.diff_id, report: hot.report })
-    }
-
-    /// Orders, reads back and stores an eStargz layer, or takes over the one that is there.
-    fn store_layer(&self, planned: &Planned, i: usize, pool: &Pool) -> Result<publish::NewLayer, LayerError> {
-        let source = &planned.image.manifest.layers[i];
-        let (index, content, order) = (&planned.indexes[i], &planned.contents[i], &planned.orders[i]);
-        if let Some(known) = &planned.known[i] {
-            let mut descriptor = known.descriptor.clone();
-            descriptor.annotations.retain(|(key, _)| is_ours(key));
-            descriptor.annotations.extend(source.annotations.iter().filter(|(key, _)| !is_replaced(key)).cloned());
-            descriptor.annotations.sort();
-            let report = LayerReport { source_size: source.size, ..LayerReport::reused(&descriptor) };
-            return Ok(publish::NewLayer { descriptor, diff_id: known.diff_id, report });
-        }
-        let task = self.progress.start(&format!("storing layer {i}"), content.uncompressed);
-        let in_order = |r: &&commit::Ready| {
-            r.entries == index.entries.len() && order.front.is_empty() && order.rest.iter().copied().eq(0..r.entries)
-        };
-        let ready = content.ready.as_ref().filter(in_order);
-        let (blob, summary) = match ready {
-            Some(ready) => {
-                self.progress.advance(task, content.uncompressed);
-                (ready.blob(&content.spool), ready.summary.clone())
-            }
-            None => spool::assemble(index, content, order, self.options, pool, |n| {
-                self.progress.advance(task, n);
-            })?,
-        };
-        let is_stored = ready.is_some() && content.early.as_ref().is_some_and(|early| early.is_stored());
-        let mut descriptor = Descriptor::new(summary.format.media_type(), summary.digest, summary.size);
-        descriptor.annotations = source.annotations.iter().filter(|(key, _)| !is_replaced(key)).cloned().collect();
-        let mut annotate = |key: &str, value: String| descriptor.annotations.push((key.into(), value));
-        annotate(names::TOC_DIGEST, summary.toc_digest.to_string());
-        annotate(names::UNCOMPRESSED_SIZE, summary.uncompressed_size.to_string());
-        if let Some(chunked) = &summary.chunked {
-            annotate(names::CHUNKED_CHECKSUM, chunked.checksum.to_string());
-            annotate(names::CHUNKED_POSITION, chunked.position.clone());
-        }
-        annotate(names::LAYER_KIND, summary.format.name().into());
-        annotate(names::LAYER_SOURCE, source.digest.to_string());
-        annotate(names::LAYER_KEY, planned.keys[i].clone());
-        descriptor.annotations.sort();
-        if !is_stored {
-            self.dst.put(&descriptor, &blob)?;
-        }
-        self.progress.done(task);
-        let known = Known { key: planned.keys[i].clone(), descriptor, diff_id: summary.diff_id };
-        if let Err(e) = self.journal.append(&publish::encoder(self.options), &source.digest, &known) {
-            self.progress.warn(&format!("the layer is stored, but could not be remembered in the journal: {e}"));
-        }
-        let report = LayerReport {
-            kind: summary.format.name(),
-            source: Some(source.digest),
-            source_size: source.size,
-            digest: summary.digest,
-            size: summary.size,
-            uncompressed_size: summary.uncompressed_size,
-            prefetch_size: Some(summary.prefetch_size.unwrap_or(0)),
-            entries: Some(order.front.len() + order.rest.len()),
-            reused: false,
-        };
-        Ok(publish::NewLayer { descriptor: known.descriptor, diff_id: known.diff_id, report })
-    }
 }
 
 /// The list for the read-ahead inside the image, with what the compiled caches beside it are bound to.
@@ -512,56 +317,6 @@ fn written(list: &Profile, additions: Option<&Additions<'_>>) -> Vec<u8> {
     let mut list = list.clone();
     list.header.host.extend(additions.map(|a| a.host.clone()).unwrap_or_default());
     profile::write(&list)
-}
-
-/// Annotations that this program writes on an eStargz layer.
-fn is_ours(key: &str) -> bool {
-    key.starts_with("dev.esgz.")
-        || [names::TOC_DIGEST, names::UNCOMPRESSED_SIZE, names::CHUNKED_CHECKSUM, names::CHUNKED_POSITION]
-            .contains(&key)
-}
-
-/// Annotations of a source layer that say what is no longer true of the new one.
-fn is_replaced(key: &str) -> bool {
-    ["containerd.io/snapshot/", "io.containers.", "io.github.containers.zstd-chunked.", "dev.esgz."]
-        .iter()
-        .any(|prefix| key.starts_with(prefix))
-}
-
-/// Keeps the items whose flag is set.
-fn retain<T>(items: &mut Vec<T>, kept: &[bool]) {
-    let mut stays = kept.iter();
-    items.retain(|_| *stays.next().unwrap_or(&true));
-}
-
-/// Mismatches that are named in a warning; the report has all of them.
-const NAMED: usize = 5;
-
-fn check_fit(plan: &Plan, options: &Options, progress: &dyn Progress) -> Result<(), Error> {
-    let fit = plan.fit;
-    if fit.is_foreign() {
-        if !options.force_profile {
-            return Err(Error::ForeignProfile { matched: fit.matched_bytes, profiled: fit.profiled_bytes });
-        }
-        progress.warn("the profile matches less than half of this image; used as --force-profile says");
-    }
-    if fit.changed_files > 0 {
-        progress.warn(&format!(
-            "{} profiled files have other content in this image; their paths are used all the same",
-            fit.changed_files
-        ));
-    }
-    if fit.moved_files > 0 {
-        progress.warn(&format!("{} profiled files were found under other paths by their content", fit.moved_files));
-    }
-    if fit.missing_files > 0 {
-        progress.warn(&format!("{} profiled files are not in this image", fit.missing_files));
-    }
-    for m in plan.mismatches.iter().filter(|m| !matches!(m.what, What::Moved(_))).take(NAMED) {
-        let what = if m.what == What::Missing { "missing" } else { "changed" };
-        progress.warn(&format!("{what}: {} ({} bytes were touched)", m.path, m.touched_bytes));
-    }
-    Ok(())
 }
 
 /// Runs `work` for every item on `threads` threads; results in order, the first failure by position.

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 
 use super::publish::layered;
-use super::retain;
 use crate::digest::Digest;
 use crate::estargz::landmark;
 use crate::image::Image;
@@ -64,4 +63,10 @@ pub(super) fn drop_layers(image: &mut Image, kept: &[bool]) {
     }
     retain(&mut image.manifest.layers, kept);
     retain(&mut image.config.diff_ids, kept);
+}
+
+/// Keeps the items whose flag is set.
+pub(super) fn retain<T>(items: &mut Vec<T>, kept: &[bool]) {
+    let mut stays = kept.iter();
+    items.retain(|_| *stays.next().unwrap_or(&true));
 }
