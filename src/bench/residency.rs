@@ -44,8 +44,16 @@ pub(super) fn largest(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut folders = vec![root.to_owned()];
     let mut largest = BinaryHeap::new();
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder)? {
-            let entry = entry?;
+        let entries = match fs::read_dir(&folder) {
+            // What a container left behind is removed by the runtime in its own time, maybe now.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && folder != root => continue,
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = match entry {
+                Err(e) if e.kind() == io::ErrorKind::NotFound && folder != root => break,
+                entry => entry?,
+            };
             let Ok(metadata) = entry.metadata() else { continue };
             if metadata.dev() != device {
                 continue;
