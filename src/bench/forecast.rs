@@ -71,12 +71,11 @@ fn known(arm: &Arm, manifest: &Manifest) -> Option<(plan::Arm, Cutting)> {
     if arm.snapshotter != LAZY || arm.options.iter().any(odd) {
         return None;
     }
-    let says = |key: &str| manifest.raw["annotations"][key].as_str();
-    let layout: Layout = says(names::LAYOUT)?.parse().ok()?;
-    let cutting = Cutting::of_encoder(says(names::ENCODER)?)?;
+    let layout: Layout = manifest.annotation(names::LAYOUT)?.parse().ok()?;
+    let cutting = Cutting::of_encoder(manifest.annotation(names::ENCODER)?)?;
     let reader = if arm.has(&ArmOption::Node) {
         Reader::Node
-    } else if arm.injected().is_some() || says(names::ENTRYPOINT).is_some() {
+    } else if arm.injected().is_some() || manifest.annotation(names::ENTRYPOINT).is_some() {
         Reader::Workload
     } else {
         Reader::None

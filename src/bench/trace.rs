@@ -73,9 +73,7 @@ impl Source {
             return Some(Self::File(profile.into()));
         }
         if arm.has(&ArmOption::Node) {
-            let annotations = image.manifest.raw.get("annotations");
-            let packed = annotations.and_then(|a| a.get(names::WARM)).and_then(|v| v.as_str());
-            return Some(Self::Annotation(packed.map(Into::into)));
+            return Some(Self::Annotation(image.manifest.annotation(names::WARM).map(Into::into)));
         }
         wrapped::unwrap(&image.manifest.raw, &mut image.config.raw.clone()).then_some(Self::Embedded)
     }

@@ -9,20 +9,12 @@ use serde_json::json;
 use super::*;
 use crate::digest::Digest;
 use crate::image::{Config, Descriptor, Manifest};
-use crate::profile::{Header, Kind, Origin, Profile, Range, SCHEMA};
+use crate::profile::{Header, Profile, Range, SCHEMA, sample};
 use crate::record::sandbox::tests as sandbox;
 
 fn file(path: &str, size: u64, ranges: &[(u64, u64)]) -> File {
-    File {
-        path: path.into(),
-        links: vec![],
-        origin: Origin::Image,
-        size,
-        digest: None,
-        first_touch_ms: 0,
-        kinds: vec![Kind::Read],
-        ranges: ranges.iter().map(|&(at, len)| Range(at, len, 0)).collect(),
-    }
+    let ranges: Vec<Range> = ranges.iter().map(|&(at, len)| Range(at, len, 0)).collect();
+    sample::file(path, size, &ranges)
 }
 
 fn seen(workload: Vec<File>, reader: Vec<File>) -> Seen {

@@ -103,7 +103,7 @@ pub(super) fn unchanged(
     options: &Options,
 ) -> Result<Option<Report>, Error> {
     // One image of an index is not what the tag is to stand for.
-    if annotation(old, names::KEY) != Some(key) || old.index.is_some() {
+    if old.manifest.annotation(names::KEY) != Some(key) || old.index.is_some() {
         return Ok(None);
     }
     for layer in old.manifest.layers.iter().chain([&old.manifest.config]) {
@@ -124,10 +124,6 @@ pub(super) fn unchanged(
     }))
 }
 
-fn annotation<'a>(image: &'a Image, key: &str) -> Option<&'a str> {
-    image.manifest.raw.get("annotations")?.get(key)?.as_str()
-}
-
 /// For each layer of the source the one that it probably becomes, if the destination has it.
 pub(super) fn candidates(
     dst: &dyn Images,
@@ -141,7 +137,7 @@ pub(super) fn candidates(
     for (source, known) in journal.read(&encoder) {
         by_source.insert(source, known);
     }
-    if let Some(old) = old.filter(|o| annotation(o, names::ENCODER) == Some(&encoder)) {
+    if let Some(old) = old.filter(|o| o.manifest.annotation(names::ENCODER) == Some(&encoder)) {
         for (descriptor, diff_id) in old.manifest.layers.iter().zip(&old.config.diff_ids) {
             let both = descriptor.annotation(names::LAYER_SOURCE).zip(descriptor.annotation(names::LAYER_KEY));
             if let Some((source, key)) = both {

@@ -85,6 +85,11 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// The value of an annotation.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.raw.get("annotations")?.get(key)?.as_str()
+    }
+
     /// Parses manifest bytes; `what` names the image in errors. An index or schema 1 manifest is an error here.
     pub fn parse(bytes: &[u8], what: &str) -> Result<Self, Error> {
         let raw: Value = serde_json::from_slice(bytes)
