@@ -348,6 +348,12 @@ fn say(report: &Report, name: &dyn Display, out: &Output) {
             "{name}: start-up layer: {} files of {} bytes added{added}; left out: {} stale, {} whose path is taken{others}",
             s.files, s.bytes, s.stale, s.taken
         ));
+        if s.left_out.contains_key("model-metadata") {
+            out.say(format_args!(
+                "{name}: model-metadata is left out; without vLLM's notes (modelinfos) every start imports vLLM a second time, in a \
+                 process of its own: --startup-classes bytecode,model-metadata"
+            ));
+        }
     }
 }
 

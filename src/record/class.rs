@@ -122,6 +122,10 @@ pub(crate) fn of(path: &str) -> Class {
         INJECTED
     } else if extension == "pyc" && path.contains("/__pycache__/") {
         if is_fleeting(path) { TEMPORARY } else { BYTECODE }
+    } else if path.contains("/modelinfos/") && extension == "json" {
+        // vLLM's, in the middle of its compile caches: what it found out of a model's class, bound to the source by a hash and
+        // to no hardware. A start without it imports everything once more, in a process of its own.
+        if is_fleeting(path) { TEMPORARY } else { METADATA }
     } else if has(&COMPILED_PARTS) {
         // Inductor's default is below /tmp: named as what it is; nothing below /tmp is captured.
         if is_fleeting(path) { Class { shipped: false, ..COMPILED } } else { COMPILED }
@@ -133,7 +137,7 @@ pub(crate) fn of(path: &str) -> Class {
         || matches!(extension, "bin" | "pt" | "pth") && has(&["/huggingface/", "/models--", "/hub/"])
     {
         WEIGHTS
-    } else if has(&["/huggingface/hub/", "/models--", "/.cache/huggingface/", "modelinfo"]) {
+    } else if has(&["/huggingface/hub/", "/models--", "/.cache/huggingface/"]) {
         // The hub's blobs have no extension: what is large is weights, which the capture sees by the size.
         METADATA
     } else if has(&["/.cache/", "/cache/", "_cache/", "/.config/"]) {
@@ -164,6 +168,8 @@ mod tests {
             ("/usr/lib/__pycache__/a.cpython-312.pyc", BYTECODE),
             ("/tmp/__pycache__/a.cpython-312.pyc", TEMPORARY),
             ("/root/.cache/vllm/torch_compile_cache/ab/x", COMPILED),
+            ("/root/.cache/vllm/modelinfos/vllm-model_executor-models-llama-ab.json", METADATA),
+            ("/tmp/vllm/modelinfos/vllm-model_executor-models-llama-ab.json", TEMPORARY),
             ("/root/.triton/cache/AB/k.cubin", COMPILED),
             ("/root/.nv/ComputeCache/index", COMPILED),
             ("/root/.cache/huggingface/hub/models--m/refs/main", METADATA),
