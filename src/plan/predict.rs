@@ -121,8 +121,6 @@ const PULL_REQUESTS: u64 = 7;
 /// Threads that keep the node's CPUs busy while a layer is unpacked and the read-ahead runs: reader, snapshotter, registry or
 /// TLS.
 const READER_THREADS: u64 = 3;
-/// A download that takes longer has its connection's bandwidth to itself (`warm::pull`), microseconds.
-const LONG: u64 = 1_000_000;
 
 /// Predicts an arm.
 pub fn predict(arm: Arm, workload: &Workload, shape: &Shape<'_>, model: &Model) -> Prediction {
@@ -138,15 +136,6 @@ pub fn predict(arm: Arm, workload: &Workload, shape: &Shape<'_>, model: &Model) 
         Way::Lazy(layout, reader) => sum.lazy(layout, reader),
     }
     sum.out
-}
-
-/// What a reader has had before the container runs, in microseconds.
-#[derive(Debug, Default)]
-struct HeadStart {
-    /// Of CPU time.
-    cpu: u64,
-    /// Of the whole link.
-    link: u64,
 }
 
 /// A prediction in the making.
@@ -229,12 +218,12 @@ impl Sum<'_> {
             let demand = self.demand(&lazy, false);
             self.on_demand(&demand, (1, 1));
         } else {
-            self.read_ahead(&lazy, own, &head_start);
+            self.read_ahead(&lazy, own, head_start);
         }
     }
 
-    /// Fetches and unpacks the hot layer. Gives what a reader on the node has had until it is there.
-    fn hot_layer(&mut self, layout: Layout, hot: &[&Touched], reader: Reader) -> HeadStart {
+    /// Fetches and unpacks the hot layer. Gives the CPU time that a reader on the node has had until it is there.
+    fn hot_layer(&mut self, layout: Layout, hot: &[&Touched], reader: Reader) -> u64 {
         let (mut files, mut bytes) = hot.iter().fold((0u64, 0u64), |(n, sum), f| (n + 1, sum.saturating_add(f.size)));
         if self.startup {
             // Without a hot layer the bytecode is in a lazy one; the workload reads it instead of as many sources.
@@ -242,7 +231,7 @@ impl Sum<'_> {
             bytes = bytes.saturating_add(self.workload.bytecode_bytes);
         }
         if !layout.has_hot() || files == 0 {
-            return HeadStart::default();
+            return 0;
         }
         let node = &self.model.node;
         let packed = scaled(bytes, HOT_RATIO, 100);
@@ -255,18 +244,12 @@ impl Sum<'_> {
         self.out.part(Step::Pull, "hot layer: bytes", fetch);
         self.out.part(Step::Pull, "hot layer: unpacking", unpack);
         if reader != Reader::Node {
-            return HeadStart::default();
+            return 0;
         }
         // One thread unpacks, and gets its share of the CPUs.
         let slowed = scaled(unpack, (1 + READER_THREADS).max(node.cores), node.cores);
         self.out.part(Step::Pull, "hot layer: sharing CPUs with the read-ahead", slowed - unpack);
-        let link = &self.model.link;
-        let beside =
-            if fetch > LONG { link.bandwidth_mb.saturating_sub(link.connection_mb) } else { link.bandwidth_mb };
-        HeadStart {
-            cpu: node.cores.saturating_mul(fetch.saturating_add(slowed)).saturating_sub(unpack),
-            link: scaled(fetch, beside, link.bandwidth_mb).saturating_add(slowed),
-        }
+        node.cores.saturating_mul(fetch.saturating_add(slowed)).saturating_sub(unpack)
     }
 
     fn demand(&self, files: &[&Touched], exact: bool) -> Demand {
@@ -317,7 +300,7 @@ impl Sum<'_> {
 
     /// Spans in the order of their first touch, by a reader that has the CPUs but the workload's one, or half a CPU. The
     /// workload waits where it is further than the reader.
-    fn read_ahead(&mut self, lazy: &[&Touched], own: u64, head_start: &HeadStart) {
+    fn read_ahead(&mut self, lazy: &[&Touched], own: u64, head_start: u64) {
         let (node, link, cutting) = (&self.model.node, &self.model.link, self.shape.cutting);
         let mut spans: Vec<(u64, u64, usize)> = Vec::new();
         let mut costs = Vec::new();
@@ -337,10 +320,10 @@ impl Sum<'_> {
             let (file_cpu, file_wire, served) = costs[file];
             cpu = cpu.saturating_add(scaled(file_cpu.saturating_mul(1000), bytes, served));
             wire = wire.saturating_add(scaled(file_wire, bytes, served));
-            let by_cpu = scaled((cpu / 1000).saturating_sub(head_start.cpu), 2, halves);
-            let by_link =
-                at_speed(wire, link.bandwidth_mb).saturating_add(requests(wire)).saturating_sub(head_start.link);
-            let there = by_cpu.max(by_link).saturating_add(if head_start.link > 0 { 0 } else { self.latency(1) });
+            let by_cpu = scaled((cpu / 1000).saturating_sub(head_start), 2, halves);
+            let head = head_start / node.cores;
+            let by_link = at_speed(wire, link.bandwidth_mb).saturating_add(requests(wire)).saturating_sub(head);
+            let there = by_cpu.max(by_link).saturating_add(if head_start > 0 { 0 } else { self.latency(1) });
             // The workload of this arm may be faster than the recorded one.
             let asked = scaled(touched, own, self.workload.ready_us.max(1));
             waits = waits.max(there.saturating_sub(asked));

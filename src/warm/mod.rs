@@ -25,7 +25,6 @@ pub mod launch;
 pub mod list;
 pub mod node;
 mod pace;
-mod pull;
 mod reader;
 mod rest;
 mod roots;

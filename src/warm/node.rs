@@ -17,7 +17,6 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::list::List;
-use super::pull::Downloads;
 use super::reader::{self, Budget, Counts, Ended, Readers};
 use super::roots::Roots;
 use crate::convert::startup;
@@ -168,7 +167,6 @@ struct Watch {
     done: HashSet<Digest>,
     /// What is left of those of which a layer is still missing.
     late: HashMap<Digest, Late>,
-    downloads: Downloads,
     readers: Readers,
     reading: Vec<Reading>,
     images: Vec<Image>,
@@ -201,7 +199,6 @@ impl Watch {
             waiting: HashMap::new(),
             done: HashSet::new(),
             late: HashMap::new(),
-            downloads: Downloads::new(&node.content),
             readers: Readers::start(node.threads),
             reading: Vec::new(),
             images: Vec::new(),
@@ -333,10 +330,6 @@ impl Watch {
             self.images.push(image);
         }
         if !self.reading.is_empty() {
-            // A container waits for the layers that are unpacked, and for what we read only after that.
-            let wanted = self.reading.iter().flat_map(|r| self.manifests.unpacked(&r.manifest)).copied();
-            let is_waited_for = self.downloads.take_long(Instant::now(), &wanted.collect::<Vec<_>>());
-            self.readers.give_way(is_waited_for);
             self.readers.look();
         }
     }
@@ -392,8 +385,6 @@ struct Manifests {
 struct Found {
     /// Its lazy layers, lowest first.
     layers: Vec<Digest>,
-    /// Its other layers, which containerd fetches whole and unpacks.
-    unpacked: Vec<Digest>,
     /// The packed list.
     packed: String,
     /// Facts about the machine that compiled caches in its hot layer were made on; nothing once they were told.
@@ -431,10 +422,6 @@ impl Manifests {
 
     fn layers(&self, manifest: &Digest) -> &[Digest] {
         self.found.get(manifest).map_or(&[], |f| &f.layers)
-    }
-
-    fn unpacked(&self, manifest: &Digest) -> &[Digest] {
-        self.found.get(manifest).map_or(&[], |f| &f.unpacked)
     }
 
     /// Manifests of which a layer is mounted, in an order that does not change.
@@ -476,18 +463,12 @@ fn carrying(bytes: &[u8]) -> Option<Found> {
     let packed = value.get("annotations")?.get(names::WARM)?.as_str()?;
     let layers = value.get("layers")?.as_array()?;
     let lazy = |l: &Value| l.get("annotations").is_some_and(|a| a.get(names::TOC_DIGEST).is_some());
-    let (lazy, unpacked): (Vec<&Value>, Vec<&Value>) = layers.iter().partition(|l| lazy(l));
-    let digest = |l: &Value| l.get("digest")?.as_str()?.parse().ok();
+    let digests = layers.iter().filter(|l| lazy(l)).map(|l| l.get("digest")?.as_str()?.parse().ok());
     let top = layers.last().and_then(|l| l.get("annotations")?.as_object());
     let hot = top.filter(|a| a.get(names::LAYER_KIND).is_some_and(|kind| kind == "hot"));
     let annotations = hot.into_iter().flatten().filter_map(|(k, v)| Some((k.as_str(), v.as_str()?)));
     let made_on = startup::facts(annotations);
-    Some(Found {
-        layers: lazy.into_iter().map(digest).collect::<Option<_>>()?,
-        unpacked: unpacked.into_iter().filter_map(digest).collect(),
-        packed: packed.to_owned(),
-        made_on,
-    })
+    Some(Found { layers: digests.collect::<Option<_>>()?, packed: packed.to_owned(), made_on })
 }
 
 #[cfg(test)]

@@ -5,8 +5,6 @@
 const LEAST: usize = 4;
 /// To begin with: at 30 ms a request and 2 MiB a chunk, 500 MB/s.
 const FIRST: usize = 8;
-/// While something that the workload waits for needs the link: one beside it, since connections have limits of their own.
-const BESIDE: usize = 1;
 /// Share of CPU time that is idle, in thousandths, above which more reads cost nobody anything.
 const IDLE: u64 = 200;
 /// Below this share the CPUs are what is short.
@@ -17,9 +15,6 @@ const BUSY: u64 = 50;
 pub(super) struct Pace {
     limit: usize,
     most: usize,
-    gives_way: bool,
-    /// CPUs had nothing to do when they were last looked at.
-    is_idle: bool,
     last: Option<Cpu>,
 }
 
@@ -58,17 +53,12 @@ impl Pace {
     /// At most that many.
     pub(super) fn new(most: usize) -> Self {
         let most = most.max(1);
-        Self { limit: FIRST.min(most), most, gives_way: false, is_idle: false, last: None }
+        Self { limit: FIRST.min(most), most, last: None }
     }
 
     /// Reads that may be in flight now.
     pub(super) fn limit(&self) -> usize {
-        if self.gives_way { self.limit.min(BESIDE) } else { self.limit }
-    }
-
-    /// Whether something else waits for the link. Where the CPUs were busy meanwhile, it was not the link that was short.
-    pub(super) fn give_way(&mut self, to_something: bool) {
-        self.gives_way = to_something && (self.gives_way || self.is_idle);
+        self.limit
     }
 
     /// Takes another look at the machine; where it cannot be seen the number stays.
@@ -76,8 +66,7 @@ impl Pace {
         let last = std::mem::replace(&mut self.last, now);
         let (Some(last), Some(now)) = (last, now) else { return };
         let Some(idle) = now.idle_since(last) else { return };
-        self.is_idle = idle >= IDLE;
-        if self.is_idle {
+        if idle >= IDLE {
             self.limit = (self.limit + self.limit.div_ceil(2)).min(self.most);
         } else if idle < BUSY {
             self.limit = (self.limit - self.limit / 4).max(LEAST.min(self.most));
@@ -118,21 +107,6 @@ mod tests {
             pace.look(None);
         }
         assert_eq!(pace.limit(), 8);
-    }
-
-    #[test]
-    fn a_needed_link_is_left_to_who_needs_it_and_taken_again_at_once() {
-        let (mut pace, mut at) = (Pace::new(16), Cpu { idle: 0, total: 0 });
-        pace.look(Some(at));
-        let mut limit = |idle, needed| {
-            at = Cpu { idle: at.idle + idle, total: at.total + 1000 };
-            pace.look(Some(at));
-            pace.give_way(needed);
-            pace.limit()
-        };
-        assert_eq!([limit(100, true), limit(199, true)], [8, 8], "the CPUs are what is short");
-        assert_eq!([limit(500, true), limit(100, true), limit(500, true)], [1, 1, 1], "for as long as it takes");
-        assert_eq!([limit(100, false), limit(100, true)], [16, 16]);
     }
 
     #[test]

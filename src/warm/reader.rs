@@ -205,11 +205,6 @@ impl Readers {
         }
     }
 
-    /// Whether something that goes first waits for the link; shows with the next look.
-    pub(super) fn give_way(&mut self, to_something: bool) {
-        self.pace.give_way(to_something);
-    }
-
     /// So many reads may be in flight from now on.
     pub(super) fn allow(&self, limit: usize) {
         let mut turns = self.shared.turns();
