@@ -196,13 +196,15 @@ impl Readers {
     /// Takes another look at machine and budgets; to be called several times a second ([`TICK`]) while something is read.
     pub(super) fn look(&mut self) {
         self.pace.look(Cpu::now());
-        self.allow(self.pace.limit());
         let mut turns = self.shared.turns();
         for turn in turns.lists.iter_mut().filter(|t| !t.is_finished()) {
             if turn.work.budget.time.is_some_and(|t| turn.work.began.elapsed() >= t) {
                 turn.end(Ended::Budget);
             }
         }
+        drop(turns);
+        // Only now: what is over needs no more reads.
+        self.allow(self.pace.limit());
     }
 
     /// So many reads may be in flight from now on.
