@@ -18,6 +18,7 @@ use crate::estargz::{CHUNK_SIZE, Format, Level};
 use crate::image::Reference;
 use crate::plan::{self, HotLayer, Layout, Pinned, Reader, Rule, Workload};
 use crate::profile::Profile;
+use crate::record::class;
 use crate::store;
 
 /// Largest chunk offered: the snapshotter decompresses and holds a whole chunk for every read that misses.
@@ -348,10 +349,11 @@ fn say(report: &Report, name: &dyn Display, out: &Output) {
             "{name}: start-up layer: {} files of {} bytes added{added}; left out: {} stale, {} whose path is taken{others}",
             s.files, s.bytes, s.stale, s.taken
         ));
-        if s.left_out.contains_key("model-metadata") {
+        let notes = class::METADATA.name;
+        if s.left_out.contains_key(notes) {
             out.say(format_args!(
-                "{name}: model-metadata is left out; without vLLM's notes (modelinfos) every start imports vLLM a second time, in a \
-                 process of its own: --startup-classes bytecode,model-metadata"
+                "{name}: if the {notes} left out is vLLM's (modelinfos), every start imports vLLM a second time for want of it: \
+                 --startup-classes bytecode,{notes} takes it along"
             ));
         }
     }

@@ -178,7 +178,7 @@ fn what_becomes_of_a_start_up_layer_is_said() {
     let (p, startup) = (dir.path().join("p.json"), dir.path().join("s.tar"));
     fs::write(&p, esgz::profile::write(&profile)).expect("a profile");
     let mut tar = tar::Builder::new(Vec::new());
-    for name in ["etc/__pycache__/gone.cpython-312.pyc", "etc/log"] {
+    for name in ["etc/__pycache__/gone.cpython-312.pyc", "etc/log", "root/.cache/vllm/modelinfos/llama.json"] {
         let mut header = tar::Header::new_gnu();
         header.set_size(16);
         tar.append_data(&mut header, name, &[0; 16][..]).expect("an entry");
@@ -190,6 +190,7 @@ fn what_becomes_of_a_start_up_layer_is_said() {
         .assert()
         .success()
         .stderr(predicate::str::contains(
-            "start-up layer: 0 files of 0 bytes added; left out: 1 stale, 0 whose path is taken, 1 other",
-        ));
+            "start-up layer: 0 files of 0 bytes added; left out: 1 stale, 0 whose path is taken, 1 model-metadata, 1 other",
+        ))
+        .stderr(predicate::str::contains("--startup-classes bytecode,model-metadata takes it along"));
 }
