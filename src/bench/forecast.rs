@@ -2,12 +2,13 @@
 //! a benchmark's arm is, by its options and by what its image says of itself.
 //!
 //! How fast the machine runs the workload is no part of what is predicted: as soon as the report has a warm start of the
-//! original, that is where the workload's own time is taken from.
+//! original, that is where the workload's own time is taken from; the own time of a start that finds its start-up writes in
+//! place from an arm that starts the original with one more layer from disk.
 
 use super::arm::{Arm, ORIGINAL};
 use super::evidence::LAZY;
 use super::option::ArmOption;
-use super::result::{Anchor, LinkShape, Predicted, Report, Start};
+use super::result::{Anchor, ArmFacts, LinkShape, Report, Start};
 use super::stats::Spread;
 use crate::image::{Manifest, names};
 use crate::plan::{self, Codec, Cutting, Layout, Model, Reader, Rule, Shape, Way, Workload};
@@ -41,23 +42,40 @@ impl Forecast {
 
     /// Enters the predictions into the report, with what its runs say of the machine so far.
     pub(super) fn enter(&self, report: &mut Report) {
-        let warm = report.runs.iter().filter(|r| r.arm == ORIGINAL && r.start == Start::Warm);
-        let measured = Spread::of(warm.filter_map(|r| Some(r.counted()?.phases.ready_ms)));
-        let workload = match measured {
-            Some(s) => self.workload.clone().measured(s.median.saturating_mul(1000)),
-            None => self.workload.clone(),
+        let warm = |arm: &str| {
+            let runs = report.runs.iter().filter(|r| r.arm == arm && r.start == Start::Warm);
+            Some(Spread::of(runs.filter_map(|r| Some(r.counted()?.phases.ready_ms)))?.median)
         };
-        report.anchor = Some(Anchor { ready_ms: workload.ready_us / 1000, measured: measured.is_some() });
+        let (measured, startup_ms) = (warm(ORIGINAL), written(&report.arms).and_then(warm));
+        let mut workload = self.workload.clone();
+        if let Some(ms) = measured {
+            workload = workload.measured(ms.saturating_mul(1000));
+        }
+        if let Some(ms) = startup_ms {
+            workload = workload.with_startup(ms.saturating_mul(1000));
+        }
+        let ready_ms = workload.ready_us / 1000;
+        report.anchor = Some(Anchor { ready_ms, measured: measured.is_some(), startup_ms });
         let rule = Rule::default();
         for (facts, arm) in report.arms.iter_mut().zip(&self.arms) {
             facts.predicted = arm.map(|(arm, cutting)| {
                 let shape = Shape { layers: &self.layers, rule: &rule, cutting };
-                let plan::Predicted { pull_ms, create_ms, ready_ms } =
-                    plan::predict(arm, &workload, &shape, &self.model).millis();
-                Predicted { pull_ms, create_ms, ready_ms }
+                plan::predict(arm, &workload, &shape, &self.model).millis()
             });
         }
     }
+}
+
+/// The arm whose image is the original with more on top, started from disk: what a start would write is there already.
+fn written(arms: &[ArmFacts]) -> Option<&str> {
+    let blobs = |arm: &ArmFacts| arm.layers.iter().map(|l| l.digest).collect::<Vec<_>>();
+    let original = blobs(arms.iter().find(|a| a.name == ORIGINAL)?);
+    let disk = ArmOption::Disk.to_string();
+    let more = |a: &&ArmFacts| {
+        let all = blobs(a);
+        a.options.contains(&disk) && all.len() > original.len() && all.starts_with(&original)
+    };
+    arms.iter().find(more).map(|a| a.name.as_str())
 }
 
 /// Which of `plan`'s arms it is; none for a start from disk, for other settings of the daemons, and for an image that does not say how
@@ -93,7 +111,7 @@ mod tests {
 
     use super::*;
     use crate::bench::report::tests::{report, run};
-    use crate::bench::result::Run;
+    use crate::bench::result::{LayerFacts, Run};
     use crate::digest::Digest;
     use crate::profile::sample;
 
@@ -150,7 +168,7 @@ mod tests {
         for (arm, says) in [("original=localhost/m", &json!({})), ("hot=localhost/m", &says)] {
             forecast.add(&arm.parse().unwrap(), &manifest(says, &json!({})));
         }
-        let mut report = report(vec![run("original", 1, 9000, &[]), run("hot", 1, 9000, &[])]);
+        let mut report = report(vec![run("original", 1, 50_000, &[]), run("hot", 1, 9000, &[])]);
         forecast.enter(&mut report);
         let profiled = report.anchor.unwrap();
         assert!(!profiled.measured, "a cold run is none");
@@ -162,10 +180,47 @@ mod tests {
         let middle = report.runs[4].counted().unwrap().phases.ready_ms;
         forecast.enter(&mut report);
         let anchor = report.anchor.unwrap();
-        assert_eq!(anchor, Anchor { ready_ms: middle, measured: true });
+        assert_eq!(anchor, Anchor { ready_ms: middle, measured: true, startup_ms: None });
         let after = report.arms[1].predicted.unwrap();
         assert_eq!((after.pull_ms, after.create_ms), (before.pull_ms, before.create_ms));
         assert_eq!(after.ready_ms > before.ready_ms, anchor.ready_ms > profiled.ready_ms);
         assert_ne!(after.ready_ms, before.ready_ms);
+    }
+
+    #[test]
+    fn a_start_with_its_writes_in_place_is_taken_from_the_arm_that_shows_one() {
+        let link = LinkShape { latency_ms: 30, bandwidth_mb: 400, ..LinkShape::default() };
+        let mut forecast = Forecast::new(&sample::profile(), &link, 2).unwrap();
+        let hot = json!({names::LAYOUT: "hot", names::ENCODER: ENCODER});
+        let added = json!({names::LAYER_ADDED_CLASSES: "bytecode=4957"});
+        for (arm, says, top) in [
+            ("original=localhost/m", &json!({}), &json!({})),
+            ("limit@overlayfs,disk=localhost/m", &json!({}), &json!({})),
+            ("hot=localhost/m", &hot, &added),
+            ("bare=localhost/m", &hot, &json!({})),
+        ] {
+            forecast.add(&arm.parse().unwrap(), &manifest(says, top));
+        }
+        let from_disk = Run { row: "limit".into(), ..run("limit warm", 1, 20_000, &[]) };
+        let mut report = report(vec![
+            run("original", 1, 90_000, &[]),
+            warm(40_000),
+            from_disk,
+            run("hot", 1, 9000, &[]),
+            run("bare", 1, 9000, &[]),
+        ]);
+        let own = report.runs[2].counted().unwrap().phases.ready_ms;
+        let ready = |report: &Report, arm: usize| report.arms[arm].predicted.unwrap().ready_ms;
+        forecast.enter(&mut report);
+        assert_eq!(report.anchor.unwrap().startup_ms, None, "its image is not the original with more");
+        let before = [2, 3].map(|arm| ready(&report, arm));
+        let more = LayerFacts { digest: Digest::of(b"more"), ..report.arms[1].layers[0].clone() };
+        report.arms[1].layers.push(more);
+        report.arms[1].options.push("disk".into());
+        forecast.enter(&mut report);
+        assert_eq!(report.anchor.unwrap().startup_ms, Some(own));
+        assert_eq!(ready(&report, 3), before[1], "an image without them starts as before");
+        let after = ready(&report, 2);
+        assert!(after.abs_diff(own) < 2000 && after != before[0], "{after}, {own}");
     }
 }

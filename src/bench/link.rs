@@ -95,6 +95,8 @@ struct Shared {
     pace: Pace,
     /// Of each connection.
     rate: u64,
+    /// How many want it unshaped at the moment.
+    opened: AtomicU64,
     requests: AtomicU64,
     bytes: AtomicU64,
 }
@@ -106,9 +108,14 @@ impl Shared {
             latency: shape.latency,
             pace: Pace::new(shape.bytes_per_second),
             rate: shape.connection_bytes_per_second,
+            opened: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
+    }
+
+    fn is_open(&self) -> bool {
+        self.opened.load(Ordering::Relaxed) > 0
     }
 
     fn traffic(&self) -> Traffic {
@@ -136,6 +143,12 @@ impl Link {
         self.shared.traffic()
     }
 
+    /// Lets everything through at once until the guard is dropped: for what has to be there before a run and is no part of it.
+    pub fn open(&self) -> Opened<'_> {
+        self.shared.opened.fetch_add(1, Ordering::Relaxed);
+        Opened(&self.shared)
+    }
+
     /// The same for somebody else.
     pub fn meter(&self) -> Meter {
         Meter(Arc::clone(&self.shared))
@@ -145,6 +158,16 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.accepting.abort();
+    }
+}
+
+/// A link that is not shaped as long as this lives.
+#[must_use]
+pub struct Opened<'a>(&'a Shared);
+
+impl Drop for Opened<'_> {
+    fn drop(&mut self) {
+        self.0.opened.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -199,7 +222,9 @@ async fn up(
         }
         if turned.swap(false, Ordering::Relaxed) {
             shared.requests.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(shared.latency).await;
+            if !shared.is_open() {
+                tokio::time::sleep(shared.latency).await;
+            }
         }
         to.write_all(&buffer[..n]).await?;
     }
@@ -218,10 +243,12 @@ async fn down(
         if n == 0 {
             return to.shutdown().await;
         }
-        // The later of the two counts: a connection's own share is free again while it waits for the common one.
-        let (own, common) = (own.book(n), shared.pace.book(n));
-        if let Some(until) = own.max(common) {
-            tokio::time::sleep_until(until).await;
+        if !shared.is_open() {
+            // The later of the two counts: a connection's own share is free again while it waits for the common one.
+            let (own, common) = (own.book(n), shared.pace.book(n));
+            if let Some(until) = own.max(common) {
+                tokio::time::sleep_until(until).await;
+            }
         }
         // Set before the bytes leave: an answer to them cannot come earlier.
         turned.store(true, Ordering::Relaxed);

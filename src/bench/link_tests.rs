@@ -110,6 +110,23 @@ async fn the_rates_hold_for_one_connection_and_for_many_together() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_opened_link_lets_everything_through_and_is_shaped_again_afterwards() {
+    let slow = Shape { latency: Duration::from_millis(40), bytes_per_second: 1_000_000, ..NONE };
+    let shared = Arc::new(Shared::new("", slow));
+    let accepting = tokio::spawn(std::future::pending());
+    let link = Link { address: "127.0.0.1:0".parse().unwrap(), shared: Arc::clone(&shared), accepting };
+    let mut peer = connect(&shared);
+    let start = Instant::now();
+    let opened = link.open();
+    get(&mut peer, 50_000_000).await;
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    drop(opened);
+    get(&mut peer, 1_000_000).await;
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    assert_eq!(shared.traffic().requests, 2);
+}
+
 #[tokio::test]
 async fn a_link_of_sockets_is_never_faster_than_said() {
     let link = link(Shape { bytes_per_second: 40_000_000, connection_bytes_per_second: 20_000_000, ..NONE }).await;
@@ -184,5 +201,14 @@ fn no_connection_of_a_preset_is_faster_than_all_together() {
     for preset in Preset::ALL {
         let (latency, all, each) = preset.figures();
         assert!(latency > 0 && all > 0 && each <= all, "{}", preset.name());
+    }
+}
+
+#[test]
+fn a_name_means_the_same_link_to_a_prediction() {
+    for preset in Preset::ALL {
+        let (latency, all, each) = preset.figures();
+        let shaped = crate::plan::Model::preset("rig").unwrap().behind(latency, all, each).link;
+        assert_eq!(shaped, crate::plan::Link::preset(preset.name()).unwrap(), "{}", preset.name());
     }
 }

@@ -13,6 +13,7 @@ use super::link::{Link, Preset, Shape};
 use super::measure::{Part, Rig};
 use super::observe;
 use super::order::order;
+use super::pace::Condition;
 use super::result::{LinkShape, Outcome, Report, Run, SCHEMA, Start, Workload, cross_check};
 use super::stack::{Env, Stack};
 use super::trace::Source;
@@ -284,16 +285,17 @@ impl<'w> Bench<'w> {
         {
             (self.watch)(&self.report, Event::Step(format!("removing the container: {}", e.chain())));
         }
-        let (load, outcome, failed) = match measured {
-            Ok((load, measured)) => (load, Outcome::Measured(Box::new(measured)), None),
+        let (condition, outcome, failed) = match measured {
+            Ok((condition, measured)) => (condition, Outcome::Measured(Box::new(measured)), None),
             Err(e) => {
                 let outcome = Outcome::Failed { error: e.chain(), log: cri::tail(&folder, TAIL) };
-                (observe::load(), outcome, Some(e))
+                (Condition::unmeasured(), outcome, Some(e))
             }
         };
         let valid = matches!(&outcome, Outcome::Measured(m) if m.invalid.is_empty());
-        let run =
-            Run { row, valid, traced: traced.is_some(), arm: arm.name.clone(), start, round, started, load, outcome };
+        let Condition { load, cpu_mb } = condition;
+        let (arm, traced) = (arm.name.clone(), traced.is_some());
+        let run = Run { row, arm, start, round, started, load, cpu_mb, valid, traced, outcome };
         (run, failed)
     }
 }

@@ -16,6 +16,7 @@ use super::link::Link;
 use super::marks::{Mark, over, phases};
 use super::observe::{self, POLL, Who};
 use super::option::ArmOption;
+use super::pace::Condition;
 use super::reader::Reader;
 use super::residency::{self, Residency};
 use super::result::{ArmFacts, Measured, Split, Start};
@@ -77,8 +78,8 @@ struct Ground {
 }
 
 impl Rig<'_> {
-    /// Makes the run. Gives the load average before it, too.
-    pub(super) async fn measure(&self, part: Part<'_>, folder: &Path) -> Result<(String, Measured), Error> {
+    /// Makes the run. Gives what the machine was like before it, too.
+    pub(super) async fn measure(&self, part: Part<'_>, folder: &Path) -> Result<(Condition, Measured), Error> {
         fs::create_dir_all(folder).map_err(Error::io(format!("making {}", folder.display())))?;
         let (arm, facts, limit) = (part.arm, part.facts, self.options.timeout);
         let resolved = probe::image(&arm.image).await?.descriptor.digest;
@@ -88,7 +89,7 @@ impl Rig<'_> {
 
         let Ground { env, log_from, page_cache_before_kb, page_cache_after_kb, residency } =
             self.prepare(part, &image).await?;
-        let load = observe::load();
+        let condition = Condition::now();
         let cri = Cri::new(&env, limit);
         let address = format!("127.0.0.1:{}", self.options.port);
         if probe::listens(&address).await {
@@ -218,7 +219,7 @@ impl Rig<'_> {
             warm,
             trace,
         };
-        Ok((load, measured))
+        Ok((condition, measured))
     }
 
     /// Brings about the state that the run starts from: nothing there, or the image on disk; in both cases nothing of it in memory.
@@ -237,6 +238,8 @@ impl Rig<'_> {
         let env = self.stack.env().await?;
         let log_from = observe::log_length(&env.stargz_log);
         if on_disk {
+            // No part of the run, and nothing of it is measured.
+            let _opened = self.link.open();
             Cri::new(&env, self.options.timeout).pull(image).await?;
             // A prefetch goes on behind the pull.
             self.idle().await?;

@@ -30,6 +30,7 @@ mod metrics;
 pub mod observe;
 pub mod option;
 pub mod order;
+mod pace;
 pub mod page;
 mod picture;
 pub mod probe;

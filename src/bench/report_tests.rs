@@ -71,6 +71,7 @@ fn bare(row: &str, round: u32, outcome: Outcome) -> Run {
         round,
         started: "2026-11-25T05:00:01Z".into(),
         load: "0.10".into(),
+        cpu_mb: Some(300),
         valid,
         traced: false,
         outcome,
@@ -165,7 +166,7 @@ FAILED plain, round 2: the container ended: CONTAINER_EXITED, exit code 1
     | RuntimeError: no
 comparisons: 3 comparisons, n = 2: ratios of totals within a round, their geometric mean, and Student's t interval (95 %) on their logarithms
 comparisons: with fewer than 3 rounds there is no interval and no claim
-machine: 2 CPUs (Some CPU), 24683 MB of memory, kernel 6.18.44; registry, link, snapshotter and workload share it
+machine: 2 CPUs (Some CPU), 24683 MB of memory, kernel 6.18.44; before the runs each CPU inflated and hashed 300 MB/s [300-300]; registry, link, snapshotter and workload share it
 link: 30 ms per request, 400 MB/s over all connections, in front of 127.0.0.1:5070 for every arm (setting up a connection is not charged)
 versions: esgz 0.1.0, containerd v2.4.2
 total: from the start of the pull (warm: of the pod) to a whole answer to "Say hello.", temperature 0, 8 tokens; pull: crictl pull; create: pod, container, start; ready: until /health says 200; chat: model list and answer
@@ -297,7 +298,7 @@ traced: auto: 326.9 of 375.3 MB touched of lazily served files were on the list 
 comparisons: 18 comparisons, n from 4 to 5: ratios of totals within a round, their geometric mean, and Student's t interval (95 %) on their logarithms
 comparisons: p: of the t test, and of the exact signed-rank test of Wilcoxon beside it, both raised after Holm for 18; less or more time is claimed only where the interval excludes 1 and the t test's raised p value is below 0.05
 comparisons: with 5 rounds the signed-rank test cannot go below p = 0.0625, whatever the figures: it needs 6 to reach 5 %
-machine: 2 CPUs (SAMPLE CPU, made up), 24683 MB of memory, kernel 6.18.44; registry, link, snapshotter and workload share it
+machine: 2 CPUs (SAMPLE CPU, made up), 24683 MB of memory, kernel 6.18.44; before the runs each CPU inflated and hashed 300 MB/s [300-300]; registry, link, snapshotter and workload share it
 link: 30 ms per request, 400 MB/s over all connections, in front of 127.0.0.1:5070 for every arm (setting up a connection is not charged)
 versions: esgz 0.1.0, containerd v2.4.2, runc 1.1.5, stargz-snapshotter v0.19.1
 total: from the start of the pull (warm: of the pod) to a whole answer to "Say hello.", temperature 0, 8 tokens; pull: crictl pull; create: pod, container, start; ready: until /health says 200; chat: model list and answer

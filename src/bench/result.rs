@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::evidence::Evidence;
 use super::trace::Trace;
 use crate::digest::Digest;
+use crate::plan::Predicted;
 use crate::profile::cover::Cover;
 
 /// What `schema` says.
@@ -134,17 +135,9 @@ pub struct Anchor {
     pub ready_ms: u64,
     /// It is the median of this report's own warm runs of the original, and not the time in the profile.
     pub measured: bool,
-}
-
-/// A prediction, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Predicted {
-    /// The pull.
-    pub pull_ms: u64,
-    /// Pod sandbox, container creation, container start.
-    pub create_ms: u64,
-    /// From there to ready.
-    pub ready_ms: u64,
+    /// The same of a start that finds what it would write, as measured here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub startup_ms: Option<u64>,
 }
 
 /// A layer of an arm's image.
@@ -188,6 +181,10 @@ pub struct Run {
     pub started: String,
     /// Load average of the last minute before it began.
     pub load: String,
+    /// How fast the CPUs were before it began: MB (10^6 bytes) that each of them inflated and hashed in a
+    /// second of its time while all did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_mb: Option<u64>,
     /// It was measured and nothing speaks against it: it counts, unless it was traced.
     pub valid: bool,
     /// The recorder looked on, which takes time.

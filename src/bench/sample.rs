@@ -7,6 +7,7 @@ use super::report::tests::{failed, report, run};
 use super::result::*;
 use super::trace::Trace;
 use crate::digest::Digest;
+use crate::plan::Predicted;
 use crate::profile::cover::{Cover, Missed};
 
 /// Name; milliseconds of pull (0: from disk), create, ready; MB over the link during pull and start; lazy and all layers;

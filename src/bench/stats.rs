@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::arm::ORIGINAL;
-use super::result::{Anchor, ArmFacts, CpuUse, Measured, Predicted, Report, Run, Split, Start, Traffic};
+use super::result::{Anchor, ArmFacts, CpuUse, Measured, Report, Run, Split, Start, Traffic};
+use crate::plan::Predicted;
 use crate::profile::cover::{Cover, Missed};
 
 pub mod pairs;

@@ -5,9 +5,10 @@ use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use super::figures::{
     NONE, median, median_range, megabytes, p, percent, ratio_between, seconds, signed_seconds, thousandths,
 };
-use super::result::{Anchor, Predicted};
+use super::result::Anchor;
 use super::stats::{Analysis, Miss, Row, Spread, real};
 use super::words::shown;
+use crate::plan::Predicted;
 
 /// A table as data: what the terminal and the page draw in their own ways.
 pub(super) struct Sheet {
@@ -122,11 +123,12 @@ fn comparisons(all: &Analysis) -> Option<Sheet> {
 fn predictions(all: &Analysis) -> Option<Sheet> {
     let from = match all.anchor {
         None => String::new(),
-        Some(Anchor { ready_ms, measured: true }) => {
-            format!(" (the workload's own {} s as the original's warm starts took here)", seconds(ready_ms))
-        }
-        Some(Anchor { ready_ms, measured: false }) => {
-            format!(" (the workload's own {} s from the profile)", seconds(ready_ms))
+        Some(Anchor { ready_ms, measured, startup_ms }) => {
+            let whence = if measured { "as the original's warm starts took here" } else { "from the profile" };
+            let written = startup_ms
+                .map(|ms| format!("; {} s with its start-up writes in place, as measured here", seconds(ms)))
+                .unwrap_or_default();
+            format!(" (the workload's own {} s {whence}{written})", seconds(ready_ms))
         }
     };
     let mut sheet = Sheet::new(

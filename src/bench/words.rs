@@ -3,7 +3,7 @@
 use super::figures::{median, megabytes, percent, seconds};
 use super::result::{Outcome, Report};
 use super::stats::pairs::{Comparison, FEWEST, Verdict};
-use super::stats::{Analysis, Row, ranks};
+use super::stats::{Analysis, Row, Spread, ranks};
 
 /// The method.
 const METHOD: &str =
@@ -189,7 +189,10 @@ pub(super) fn link(report: &Report) -> String {
 pub(super) fn machine(report: &Report) -> String {
     let m = &report.machine;
     let model = if m.cpu_model.is_empty() { "model unknown" } else { &m.cpu_model };
-    format!("{} CPUs ({model}), {} MB of memory, kernel {}", m.cpus, m.memory_bytes / 1_000_000, m.kernel)
+    let pace = Spread::of(report.runs.iter().filter_map(|r| r.counted().and(r.cpu_mb))).map_or_else(String::new, |s| {
+        format!("; before the runs each CPU inflated and hashed {} MB/s [{}-{}]", s.median, s.min, s.max)
+    });
+    format!("{} CPUs ({model}), {} MB of memory, kernel {}{pace}", m.cpus, m.memory_bytes / 1_000_000, m.kernel)
 }
 
 /// How many rounds were asked for.

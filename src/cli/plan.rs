@@ -46,6 +46,9 @@ pub(super) struct Args {
     /// Milliseconds that a warm start takes on the node, if known: the recording's own time is then not used
     #[arg(long, value_name = "N", conflicts_with = "recorded_lazy")]
     warm_ms: Option<u64>,
+    /// Milliseconds that such a start takes where what it would write is in place, if known: for the arms with a start-up layer
+    #[arg(long, value_name = "N")]
+    startup_ms: Option<u64>,
     #[command(flatten)]
     model: Modelled,
     /// Print JSON
@@ -83,6 +86,9 @@ struct Start {
     touched_bytes: u64,
     bytecode_files: u64,
     bytecode_bytes: u64,
+    /// Of a warm start that finds what it would write, where that was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    startup_ms: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -112,7 +118,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
 
     let usual = Cutting { chunk_size: crate::estargz::CHUNK_SIZE, fitted: false, stored: false, codec: Codec::Gzip };
     let recorded = Workload::of(profile, 0);
-    let workload = match args.warm_ms {
+    let mut workload = match args.warm_ms {
         Some(ms) => recorded.measured(ms.saturating_mul(1000)),
         None if args.recorded_lazy => {
             let shape = Shape { layers: &layers, rule: &Rule::default(), cutting: usual };
@@ -123,13 +129,17 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
         }
         None => recorded,
     };
+    if let Some(ms) = args.startup_ms {
+        workload = workload.with_startup(ms.saturating_mul(1000));
+    }
     let reader = match args.read_ahead {
         ReadAhead::None => plan::Reader::None,
         ReadAhead::Workload => plan::Reader::Workload,
         ReadAhead::Node => plan::Reader::Node,
     };
     let choice = plan::choose(&workload, &model, &Pinned::default(), reader, args.startup);
-    let arms = Arm::all().into_iter().filter(|a| !a.startup || workload.bytecode_files > 0);
+    let arms =
+        Arm::all().into_iter().filter(|a| !a.startup || workload.bytecode_files > 0 || workload.startup_us.is_some());
     let arms = arms.map(|arm| {
         let chosen = matches!(arm.way, plan::Way::Lazy(layout, _) if layout.has_hot()) && choice.layout.has_hot();
         let (rule, cutting) = if chosen { (&choice.rule, choice.cutting) } else { (&Rule::default(), usual) };
@@ -154,6 +164,7 @@ pub(super) fn run(args: &Args, out: &Output) -> Result<u8, Failure> {
             touched_bytes: workload.touched(),
             bytecode_files: workload.bytecode_files,
             bytecode_bytes: workload.bytecode_bytes,
+            startup_ms: args.startup_ms,
         },
         hot: hot_files(&workload, &choice),
         choice,

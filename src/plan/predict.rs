@@ -6,11 +6,11 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::arm::{Arm, Reader, Way};
 use super::demand::{Cutting, Demand, LAYER_RATIO, REQUEST, at_speed, per_mb};
-use super::model::Model;
+use super::model::{Link, Model};
 use super::workload::{Touched, Workload, scaled};
 use super::{Layout, Rule};
 
@@ -64,7 +64,7 @@ pub struct Prediction {
 }
 
 /// The figures that a benchmark measures, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Predicted {
     /// The pull.
     pub pull_ms: u64,
@@ -116,6 +116,8 @@ pub(super) const HOT_RATIO: u64 = 38;
 const PREFETCH: u64 = 32 << 20;
 /// CPUs that a prefetch keeps busy: 1.85 of the two there were; that it would use more was never seen.
 const PREFETCH_CORES: u64 = 2;
+/// Layers that containerd fetches at a time (`max_concurrent_downloads`).
+const DOWNLOADS: usize = 3;
 /// Requests of a pull before its layers, and more for each.
 const PULL_REQUESTS: u64 = 7;
 /// Threads that keep the node's CPUs busy while a layer is unpacked and the read-ahead runs: reader, snapshotter, registry or
@@ -138,6 +140,30 @@ pub fn predict(arm: Arm, workload: &Workload, shape: &Shape<'_>, model: &Model) 
     sum.out
 }
 
+/// KB/s.
+fn kb(mb: u64) -> u64 {
+    mb.saturating_mul(1000).max(1)
+}
+
+/// KB/s of each of so many connections.
+fn each(link: &Link, connections: u64) -> u64 {
+    kb(link.connection_mb).min(kb(link.bandwidth_mb) / connections.max(1)).max(1)
+}
+
+/// Microseconds for bytes at so many KB/s.
+fn at_rate(bytes: u64, kb: u64) -> u64 {
+    scaled(bytes, 1000, kb)
+}
+
+/// What a reader on the node has had before the container starts.
+#[derive(Debug, Clone, Copy, Default)]
+struct HeadStart {
+    /// CPU microseconds.
+    cpu_us: u64,
+    /// Microseconds of the link.
+    link_us: u64,
+}
+
 /// A prediction in the making.
 struct Sum<'a> {
     workload: &'a Workload,
@@ -153,13 +179,13 @@ impl Sum<'_> {
     fn own(&self, cached: bool) -> u64 {
         let w = self.workload;
         let disk = at_speed(w.touched(), self.model.node.disk_mb);
-        let compile = scaled(per_mb(w.bytecode_bytes, self.model.node.bytecode_mb_us), w.pace.0, w.pace.1);
         let mut own = w.ready_us.saturating_add(if w.from_disk { 0 } else { disk });
+        if self.startup {
+            let compile = scaled(per_mb(w.bytecode_bytes, self.model.node.bytecode_mb_us), w.pace.0, w.pace.1);
+            own = w.startup_us.unwrap_or_else(|| own.saturating_sub(compile));
+        }
         if cached {
             own = own.saturating_sub(disk);
-        }
-        if self.startup {
-            own = own.saturating_sub(compile);
         }
         // However wrong the figures taken off are, a start takes time.
         own.max(w.ready_us / 5)
@@ -190,15 +216,41 @@ impl Sum<'_> {
         let bytes = bytes.saturating_add(more.1);
         let unpack = self.unpack(files, bytes);
         let gunzip = at_speed(bytes, node.gunzip_mb);
-        // Layers are fetched side by side, and while others are unpacked.
-        let fetch = at_speed(packed, self.model.link.bandwidth_mb);
         self.out.part(Step::Pull, "requests", self.latency(3));
         self.out.part(Step::Pull, "unpacking", unpack);
         self.out.part(Step::Pull, "gunzip", gunzip);
-        self.out.part(Step::Pull, "waiting for bytes", fetch.saturating_sub(unpack.saturating_add(gunzip)));
+        // A layer is unpacked when all of it and those below are there.
+        let whole = unpack.saturating_add(gunzip);
+        let mut there = 0u64;
+        for (size, at) in self.shape.layers.iter().zip(self.side_by_side()) {
+            there = there.max(at).saturating_add(scaled(whole, *size, packed));
+        }
+        self.out.part(Step::Pull, "waiting for bytes", there.saturating_sub(whole));
         self.out.wire_bytes = packed;
         self.out.part(Step::Create, "container", node.create_ms.saturating_mul(1000));
         self.out.part(Step::Ready, "workload", self.own(true));
+    }
+
+    /// When each of the original's layers is fetched, some at a time in their order.
+    fn side_by_side(&self) -> Vec<u64> {
+        let (link, layers) = (&self.model.link, self.shape.layers);
+        let mut ends = vec![0; layers.len()];
+        let mut waiting = layers.iter().copied().enumerate();
+        let mut active: Vec<(usize, u64)> = waiting.by_ref().take(DOWNLOADS).collect();
+        let mut now = 0u64;
+        while let Some(least) = active.iter().map(|(_, left)| *left).min() {
+            let many = active.len() as u64;
+            let rate = each(link, many).min((kb(self.model.node.store_mb) / many.max(1)).max(1));
+            now = now.saturating_add(at_rate(least, rate));
+            active.retain_mut(|(layer, left)| {
+                *left -= least;
+                ends[*layer] = now;
+                *left > 0
+            });
+            let free = DOWNLOADS - active.len();
+            active.extend(waiting.by_ref().take(free));
+        }
+        ends
     }
 
     fn lazy(&mut self, layout: Layout, reader: Reader) {
@@ -208,7 +260,7 @@ impl Sum<'_> {
         let layers = self.shape.layers.len() as u64;
         self.out.part(Step::Pull, "lazy layers", node.pull_ms.saturating_mul(1000));
         self.out.part(Step::Pull, "requests", self.latency(PULL_REQUESTS.saturating_add(layers)));
-        let head_start = self.hot_layer(layout, &hot, reader);
+        let head_start = self.hot_layer(layout, &hot, &lazy, reader);
         self.out.part(Step::Create, "container", node.create_ms.saturating_mul(1000));
         let own = self.own(true);
         self.out.part(Step::Ready, "workload", own);
@@ -222,8 +274,8 @@ impl Sum<'_> {
         }
     }
 
-    /// Fetches and unpacks the hot layer. Gives the CPU time that a reader on the node has had until it is there.
-    fn hot_layer(&mut self, layout: Layout, hot: &[&Touched], reader: Reader) -> u64 {
+    /// Fetches and unpacks the hot layer. Gives what a reader on the node has had until it is there.
+    fn hot_layer(&mut self, layout: Layout, hot: &[&Touched], lazy: &[&Touched], reader: Reader) -> HeadStart {
         let (mut files, mut bytes) = hot.iter().fold((0u64, 0u64), |(n, sum), f| (n + 1, sum.saturating_add(f.size)));
         if self.startup {
             // Without a hot layer the bytecode is in a lazy one; the workload reads it instead of as many sources.
@@ -231,25 +283,54 @@ impl Sum<'_> {
             bytes = bytes.saturating_add(self.workload.bytecode_bytes);
         }
         if !layout.has_hot() || files == 0 {
-            return 0;
+            return HeadStart::default();
         }
         let node = &self.model.node;
         let packed = scaled(bytes, HOT_RATIO, 100);
-        let fetch = self.one_connection(packed);
+        let alone = self.one_connection(packed);
         let unpack = self.unpack(files, bytes).saturating_add(at_speed(bytes, node.zstd_mb));
         self.out.wire_bytes = self.out.wire_bytes.saturating_add(packed);
         // The snapshotter asks twice before it refuses the layer; then it is fetched.
         self.out.part(Step::Pull, "hot layer: handling", node.hot_layer_ms.saturating_mul(1000));
         self.out.part(Step::Pull, "hot layer: requests", self.latency(3));
-        self.out.part(Step::Pull, "hot layer: bytes", fetch);
+        self.out.part(Step::Pull, "hot layer: bytes", alone);
         self.out.part(Step::Pull, "hot layer: unpacking", unpack);
         if reader != Reader::Node {
-            return 0;
+            return HeadStart::default();
         }
-        // One thread unpacks, and gets its share of the CPUs.
+        let (fetch, busy) = self.beside_the_reader(packed, lazy);
+        let fetch = fetch.max(alone);
+        self.out.part(Step::Pull, "hot layer: sharing the link with the read-ahead", fetch - alone);
+        // One thread unpacks, and gets its share of the CPUs as long as the reader needs them.
         let slowed = scaled(unpack, (1 + READER_THREADS).max(node.cores), node.cores);
+        let slowed = slowed.min(unpack.saturating_add(busy.saturating_sub(fetch)));
         self.out.part(Step::Pull, "hot layer: sharing CPUs with the read-ahead", slowed - unpack);
-        node.cores.saturating_mul(fetch.saturating_add(slowed)).saturating_sub(unpack)
+        let all = fetch.saturating_add(slowed);
+        HeadStart {
+            cpu_us: node.cores.saturating_mul(all).saturating_sub(unpack),
+            link_us: all.saturating_sub(at_speed(packed, self.model.link.bandwidth_mb)),
+        }
+    }
+
+    /// Microseconds until the hot layer is there whose bytes come beside those of a reader on the node, and until that one has
+    /// everything. The reader's connections and the layer's one get the same share of the link; what the reader cannot use, since
+    /// its CPU time keeps it from more, is the layer's.
+    fn beside_the_reader(&self, packed: u64, lazy: &[&Touched]) -> (u64, u64) {
+        let (node, link) = (&self.model.node, &self.model.link);
+        let demand = self.demand(lazy, true);
+        let all = kb(link.bandwidth_mb);
+        let by_cpu = (demand.cpu(node, self.shape.cutting.codec) / node.cores.max(1)).max(1);
+        // What the reader would take.
+        let wanted = scaled(demand.wire, 1000, by_cpu).min(all);
+        let one = each(link, 1);
+        let share = all.saturating_sub(wanted).max(each(link, link.connections.saturating_add(1))).min(one);
+        let busy = at_rate(demand.wire, wanted.min(all.saturating_sub(share)).max(1)).max(by_cpu);
+        let shared = at_rate(packed, share);
+        if shared <= busy {
+            return (shared, busy);
+        }
+        let rest = packed.saturating_sub(scaled(busy, share, 1000));
+        (busy.saturating_add(at_rate(rest, one)), busy)
     }
 
     fn demand(&self, files: &[&Touched], exact: bool) -> Demand {
@@ -300,7 +381,7 @@ impl Sum<'_> {
 
     /// Spans in the order of their first touch, by a reader that has the CPUs but the workload's one, or half a CPU. The
     /// workload waits where it is further than the reader.
-    fn read_ahead(&mut self, lazy: &[&Touched], own: u64, head_start: u64) {
+    fn read_ahead(&mut self, lazy: &[&Touched], own: u64, head_start: HeadStart) {
         let (node, link, cutting) = (&self.model.node, &self.model.link, self.shape.cutting);
         let mut spans: Vec<(u64, u64, usize)> = Vec::new();
         let mut costs = Vec::new();
@@ -320,10 +401,10 @@ impl Sum<'_> {
             let (file_cpu, file_wire, served) = costs[file];
             cpu = cpu.saturating_add(scaled(file_cpu.saturating_mul(1000), bytes, served));
             wire = wire.saturating_add(scaled(file_wire, bytes, served));
-            let by_cpu = scaled((cpu / 1000).saturating_sub(head_start), 2, halves);
-            let head = head_start / node.cores;
-            let by_link = at_speed(wire, link.bandwidth_mb).saturating_add(requests(wire)).saturating_sub(head);
-            let there = by_cpu.max(by_link).saturating_add(if head_start > 0 { 0 } else { self.latency(1) });
+            let by_cpu = scaled((cpu / 1000).saturating_sub(head_start.cpu_us), 2, halves);
+            let by_link = at_speed(wire, link.bandwidth_mb).saturating_add(requests(wire));
+            let by_link = by_link.saturating_sub(head_start.link_us);
+            let there = by_cpu.max(by_link).saturating_add(if head_start.cpu_us > 0 { 0 } else { self.latency(1) });
             // The workload of this arm may be faster than the recorded one.
             let asked = scaled(touched, own, self.workload.ready_us.max(1));
             waits = waits.max(there.saturating_sub(asked));

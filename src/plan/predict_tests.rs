@@ -8,8 +8,8 @@ const MIB: u64 = 1 << 20;
 const LEVEL_1: Cutting = Cutting { chunk_size: 4 * MIB, fitted: true, stored: false, codec: Codec::Gzip };
 const STORED: Cutting = Cutting { stored: true, ..LEVEL_1 };
 const UNIFORM: Cutting = Cutting { fitted: false, ..LEVEL_1 };
-/// vLLM 0.18.0: compressed bytes of its layers in all; the prediction takes their sum and number.
-const LAYERS: [u64; 4] = [4_518_000_000, 500_000, 200_000, 100_000];
+/// vLLM 0.18.0: compressed bytes of its layers.
+const LAYERS: [u64; 4] = [55_691_406, 4_152_524_436, 302_406_302, 8_321_688];
 
 fn vllm() -> Workload {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/profiles/vllm-0.18.0-cpu.json");
@@ -88,15 +88,51 @@ fn what_was_measured_is_predicted_within_15_percent_but_for_what_is_listed() {
         }
     }
     let listed = [
+        "vllm-1 original-cold uniform: pull +16 %",
         "vllm-1 landmark uniform: pull -78 %",
         "vllm-1 hot+startup uniform: pull +17 %",
-        "vllm-2 hot+startup stored: ready +18 %",
-        "exp hot+startup level 1: ready -19 %",
-        "exp hot+startup level 1: sum -16 %",
+        "exp plain+startup uniform: ready -17 %",
+        "exp plain+startup uniform: sum -16 %",
+        "exp hot+startup level 1: ready -26 %",
+        "exp hot+startup level 1: sum -23 %",
         "exp hot+warm+startup stored: pull +16 %",
-        "exp hot+warm-node+startup stored: ready -18 %",
+        "exp hot+warm+startup stored: ready -16 %",
+        "exp hot+warm-node+startup stored: pull +16 %",
+        "exp hot+warm-node+startup stored: ready -32 %",
+        "exp hot+warm-node+startup stored: sum -19 %",
     ];
     assert_eq!(missed, listed, "docs/plan.md lists what misses, and why");
+}
+
+/// Ready in ms of the original's warm starts and of those with their start-up writes in place: medians of a day (docs/bench-vllm.md,
+/// "Links that the model was not fitted to"), since no link changes them.
+const OWN: [u64; 2] = [46_062, 23_033];
+/// Of the same day: link, and the median sum until ready in ms of the original's cold start and of the converted image with a reader on
+/// the node.
+const BEHIND: [(&str, u64, u64); 4] =
+    [("rig", 122_943, 26_565), ("gke-ar", 150_475, 29_884), ("lan", 149_494, 28_544), ("slow", 411_720, 47_410)];
+
+#[test]
+#[expect(clippy::print_stdout, reason = "the table of docs/bench-vllm.md is made from it")]
+fn links_that_it_was_not_fitted_to_are_predicted_within_15_percent_but_for_what_is_listed() {
+    let zstd = Cutting { codec: Codec::Zstd, ..LEVEL_1 };
+    let mut missed = Vec::new();
+    let [warm, written] = OWN.map(|ms| ms * 1000);
+    let workload = vllm().measured(warm).with_startup(written);
+    for (link, original, node) in BEHIND {
+        let mut model = Model::preset("rig").expect("rig");
+        model.link = Link::preset(link).expect("a link");
+        for (arm, measured) in [("original-cold", original), ("hot+warm-node+startup", node)] {
+            let prediction = run(arm, &workload, zstd, &model);
+            let sum = prediction.total() / 1000;
+            let error = percent(sum, measured);
+            println!("{link} | {arm}: {:?}, sum {sum} of {measured}: {error:+} %", prediction.millis());
+            if error.abs() > 15 {
+                missed.push(format!("{link} {arm}: {error:+} %"));
+            }
+        }
+    }
+    assert_eq!(missed, ["lan original-cold: -16 %"], "docs/bench-vllm.md says why");
 }
 
 /// A start of some files, of which a share is touched.
@@ -120,6 +156,7 @@ fn workload(files: &[(u64, u64, u64)], bytecode: u64) -> Workload {
         bytecode_bytes: bytecode,
         bytecode_files: bytecode / 20_000,
         pace: (1, 1),
+        startup_us: None,
     }
 }
 

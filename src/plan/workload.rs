@@ -25,6 +25,8 @@ pub struct Workload {
     pub bytecode_files: u64,
     /// How much slower the machine at hand is than the one of the recording: a ratio.
     pub pace: (u64, u64),
+    /// Microseconds to ready on a warm root that holds what a start would write, where that was measured.
+    pub startup_us: Option<u64>,
 }
 
 /// What the workload's own time is taken from.
@@ -96,11 +98,12 @@ impl Workload {
             bytecode_bytes: bytecode().map(|w| w.size).fold(0, u64::saturating_add),
             bytecode_files: bytecode().count() as u64,
             pace: (1, 1),
+            startup_us: None,
         }
     }
 
-    /// The same start on a machine on which its warm start takes this long: a measurement of the machine at hand. The times of
-    /// touches move with it.
+    /// The same start on a machine on which its warm start, from the disk, takes this long: a measurement of the machine at hand. The
+    /// times of touches move with it.
     #[must_use]
     pub fn measured(mut self, ready_us: u64) -> Self {
         let before = self.ready_us.max(1);
@@ -108,8 +111,15 @@ impl Workload {
             *at = scaled(*at, ready_us, before);
         }
         self.pace = (ready_us, before);
+        self.from_disk = true;
         (self.ready_us, self.ready_from) = (ready_us, ReadyFrom::Measured);
         self
+    }
+
+    /// The same start, of which is known how long it takes from the disk when what it writes is there already.
+    #[must_use]
+    pub fn with_startup(self, ready_us: u64) -> Self {
+        Self { startup_us: Some(ready_us), ..self }
     }
 
     /// Touched bytes of the image.
