@@ -204,7 +204,7 @@ fn place(workload: &Workload, model: &Model, cutting: &Cutting, reader: Reader) 
 /// Microseconds that a file in the hot layer takes of the pull.
 pub(super) fn native_us(file: &Touched, model: &Model) -> u64 {
     let (node, link) = (&model.node, &model.link);
-    let fetch = at_speed(scaled(file.size, HOT_RATIO, 100), link.connection_mb.min(link.bandwidth_mb));
+    let fetch = link.alone_us(scaled(file.size, HOT_RATIO, 100));
     let unpack = per_mb(file.size, node.unpack_mb_us).saturating_add(at_speed(file.size, node.zstd_mb));
     node.unpack_file_us.saturating_add(unpack).saturating_add(fetch)
 }
@@ -215,12 +215,7 @@ pub(super) fn lazy_us(file: &Touched, model: &Model, cutting: &Cutting, reader: 
     let demand = cutting.demand(file, reader != Reader::None);
     let (cpu, trips) = (demand.cpu(node, cutting.codec), demand.round_trips(model));
     let sum = if reader == Reader::None {
-        [
-            trips,
-            at_speed(demand.wire, link.connection_mb.min(link.bandwidth_mb)),
-            node.fuse_first_us,
-            scaled(cpu, node.wait_percent, 100),
-        ]
+        [trips, link.alone_us(demand.wire), node.fuse_first_us, scaled(cpu, node.wait_percent, 100)]
     } else {
         let by_cpu = scaled(cpu, 2, (2 * (node.cores - 1)).max(1));
         [by_cpu.max(at_speed(demand.wire, link.bandwidth_mb)).max(trips / link.connections), 0, 0, 0]

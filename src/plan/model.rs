@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::workload::scaled;
+
 /// A node behind a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -131,6 +133,26 @@ impl Link {
             _ => return Err(Error::Unknown { what: "link", name: name.into(), expected: LINKS.join(", ") }),
         })
     }
+
+    /// KB/s of each of so many connections that are busy at once.
+    pub(super) fn each_kb(&self, connections: u64) -> u64 {
+        kb(self.connection_mb).min(kb(self.bandwidth_mb) / connections.max(1)).max(1)
+    }
+
+    /// Microseconds for bytes on one connection that has the link for itself.
+    pub(super) fn alone_us(&self, bytes: u64) -> u64 {
+        at_rate(bytes, self.each_kb(1))
+    }
+}
+
+/// KB/s.
+pub(super) fn kb(mb: u64) -> u64 {
+    mb.saturating_mul(1000).max(1)
+}
+
+/// Microseconds for bytes at so many KB/s.
+pub(super) fn at_rate(bytes: u64, kb: u64) -> u64 {
+    scaled(bytes, 1000, kb)
 }
 
 impl Model {
@@ -161,8 +183,8 @@ impl Model {
             unpack_mb_us: 2800,
             // vllm: 4,518 MB in 16 to 22 s behind 400 and 1,100 MB/s; the registry reads them from the same disk.
             store_mb: 270,
-            // vllm, exp: the original's pulls of 70 to 115 s (8,480 MB, 41,000 files) less its largest layer's bytes and its
-            // unpacking; fitted.
+            // vllm, exp: the original's pulls of 71 to 115 s (8,480 MB, 41,000 files) less its largest layer's bytes and its
+            // unpacking; fitted. The day of 136 s is left out.
             gunzip_mb: 220,
             // exp: 475 MB in 3.3 to 4.8 s with its unpacking; estimate of the share.
             zstd_mb: 830,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::arm::{Arm, Reader, Way};
 use super::demand::{Cutting, Demand, LAYER_RATIO, REQUEST, at_speed, per_mb};
-use super::model::{Link, Model};
+use super::model::{Model, at_rate, kb};
 use super::workload::{Touched, Workload, scaled};
 use super::{Layout, Rule};
 
@@ -140,21 +140,6 @@ pub fn predict(arm: Arm, workload: &Workload, shape: &Shape<'_>, model: &Model) 
     sum.out
 }
 
-/// KB/s.
-fn kb(mb: u64) -> u64 {
-    mb.saturating_mul(1000).max(1)
-}
-
-/// KB/s of each of so many connections.
-fn each(link: &Link, connections: u64) -> u64 {
-    kb(link.connection_mb).min(kb(link.bandwidth_mb) / connections.max(1)).max(1)
-}
-
-/// Microseconds for bytes at so many KB/s.
-fn at_rate(bytes: u64, kb: u64) -> u64 {
-    scaled(bytes, 1000, kb)
-}
-
 /// What a reader on the node has had before the container starts.
 #[derive(Debug, Clone, Copy, Default)]
 struct HeadStart {
@@ -193,11 +178,6 @@ impl Sum<'_> {
 
     fn latency(&self, requests: u64) -> u64 {
         self.model.link.latency_ms.saturating_mul(1000).saturating_mul(requests)
-    }
-
-    /// Bytes on one connection.
-    fn one_connection(&self, bytes: u64) -> u64 {
-        at_speed(bytes, self.model.link.connection_mb.min(self.model.link.bandwidth_mb))
     }
 
     /// Unpacking natively, without the compression.
@@ -240,7 +220,7 @@ impl Sum<'_> {
         let mut now = 0u64;
         while let Some(least) = active.iter().map(|(_, left)| *left).min() {
             let many = active.len() as u64;
-            let rate = each(link, many).min((kb(self.model.node.store_mb) / many.max(1)).max(1));
+            let rate = link.each_kb(many).min((kb(self.model.node.store_mb) / many.max(1)).max(1));
             now = now.saturating_add(at_rate(least, rate));
             active.retain_mut(|(layer, left)| {
                 *left -= least;
@@ -287,7 +267,7 @@ impl Sum<'_> {
         }
         let node = &self.model.node;
         let packed = scaled(bytes, HOT_RATIO, 100);
-        let alone = self.one_connection(packed);
+        let alone = self.model.link.alone_us(packed);
         let unpack = self.unpack(files, bytes).saturating_add(at_speed(bytes, node.zstd_mb));
         self.out.wire_bytes = self.out.wire_bytes.saturating_add(packed);
         // The snapshotter asks twice before it refuses the layer; then it is fetched.
@@ -322,8 +302,8 @@ impl Sum<'_> {
         let by_cpu = (demand.cpu(node, self.shape.cutting.codec) / node.cores.max(1)).max(1);
         // What the reader would take.
         let wanted = scaled(demand.wire, 1000, by_cpu).min(all);
-        let one = each(link, 1);
-        let share = all.saturating_sub(wanted).max(each(link, link.connections.saturating_add(1))).min(one);
+        let one = link.each_kb(1);
+        let share = all.saturating_sub(wanted).max(link.each_kb(link.connections.saturating_add(1))).min(one);
         let busy = at_rate(demand.wire, wanted.min(all.saturating_sub(share)).max(1)).max(by_cpu);
         let shared = at_rate(packed, share);
         if shared <= busy {
@@ -350,7 +330,7 @@ impl Sum<'_> {
         self.out.requests = self.out.requests.saturating_add(scaled(demand.requests(), share.0, share.1));
         self.out.daemon_cpu_us = self.out.daemon_cpu_us.saturating_add(cpu);
         self.out.part(Step::Ready, "round trips", trips);
-        self.out.part(Step::Ready, "bytes", self.one_connection(wire));
+        self.out.part(Step::Ready, "bytes", self.model.link.alone_us(wire));
         self.out.part(Step::Ready, "small files through FUSE", demand.files.saturating_mul(node.fuse_file_us));
         let first = demand.files.saturating_mul(node.fuse_first_us);
         self.out.part(Step::Ready, "small files' first reads", scaled(first, share.0, share.1));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::plan::demand::Codec;
-use crate::plan::{MARGIN_US, Pinned, choose};
+use crate::plan::{Link, MARGIN_US, Pinned, choose};
 use crate::profile;
 use proptest::prelude::*;
 

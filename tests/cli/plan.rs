@@ -133,6 +133,14 @@ fn link_and_node_can_be_named_changed_and_read_from_a_file() {
     assert_eq!(place.json(&["--warm-ms", "9000"])["workload"]["ready_ms"], 9000);
     let lazy = place.json(&["--recorded-lazy"])["workload"]["ready_ms"].as_u64().expect("a number");
     assert!((1666..5000).contains(&lazy), "{lazy}");
+
+    let written = place.json(&["--startup-ms", "3000"]);
+    assert_eq!(total(&written, "original-warm+startup"), 3250, "as measured, and the container");
+    assert_eq!(
+        total(&written, "original-warm"),
+        total(&rig, "original-warm"),
+        "a start without its writes takes what it took"
+    );
 }
 
 #[test]
